@@ -1,0 +1,87 @@
+// Generator: from Spec and Tuning to source text, for one target language. Pure functions: no file, no driver, no
+// clock. What a generator decides (grids, layouts, sizes) the templates obey, and static_asserts in the emitted text
+// hold the two together.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "codegen/facts.hpp"
+#include "codegen/spec.hpp"
+#include "codegen/tuning.hpp"
+
+namespace adamas::codegen {
+
+/// A kernel set is compiled as a few independent translation units, so that they compile in parallel.
+enum class Unit { encode, select, attend };
+inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend};
+std::string_view name(Unit);
+
+/// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
+///   encode unit: encode, export_codes, import_codes     (per slot block and K/V head)
+///   select unit: prepare_query, scan, select            (query -> scan form; codes -> order keys; keys -> positions)
+///   attend unit: attend, merge                          (chunk -> partial sums; partial sums -> output, LSE)
+enum class Stage { encode, export_codes, import_codes, prepare_query, scan, select, attend, merge };
+inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::prepare_query,
+                                    Stage::scan,   Stage::select,       Stage::attend,       Stage::merge};
+std::string_view name(Stage);
+std::string entry_name(Stage);  ///< "adamas_" + name
+Unit unit_of(Stage);
+
+/// What a launch is sized by: capacities and call data known on the host, never lengths.
+struct Shape {
+  int batch = 1;
+  int kv_heads = 1;
+  std::int64_t max_tokens = 1;
+  std::int64_t slots = 0;  ///< encode, export, import: slots in the call
+  int chunks = 1;          ///< attend: chunks per row and query head
+};
+
+/// A grid of work items. CUDA: blocks of `threads` with `shared_bytes` of dynamic shared memory; CPU: calls of the
+/// entry point with (x, y, z), any order, any thread.
+struct Grid {
+  std::uint32_t x = 1, y = 1, z = 1;
+  std::uint32_t threads = 1;
+  std::uint32_t shared_bytes = 0;
+};
+
+/// Where codes lie. `page_tokens` is the run-time page (page_size, or a contiguous row).
+struct CodeStrides {
+  std::int64_t page = 0, head = 0, plane = 0;  ///< bytes
+};
+
+class Generator {
+ public:
+  virtual ~Generator() = default;
+
+  virtual std::string_view language() const = 0;  ///< "cuda", "cpu"
+
+  /// @throws Error(ADAMAS_UNSUPPORTED) naming the key this language cannot generate, ADAMAS_INVALID_SPEC when a
+  /// resource does not suffice (shared memory).
+  virtual void check(const Spec&, const Tuning&, std::string_view target) const = 0;
+
+  virtual Tuning default_tuning(const Spec&, std::string_view target) const = 0;
+
+  /// The complete translation unit: constants, straight-line parts, then the templates. Deterministic, no includes.
+  virtual std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const = 0;
+
+  virtual Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const = 0;
+
+  /// Names the code layout: a function of Spec and language alone.
+  virtual std::string layout_id(const Spec&) const = 0;
+  /// Bytes of one token's codes of one K/V head.
+  virtual int code_row_bytes(const Spec&) const = 0;
+  virtual CodeStrides code_strides(const Spec&, int kv_heads, std::int64_t page_tokens) const = 0;
+
+  /// Workspace bytes of one prepared query (one row, one query head), a multiple of 64.
+  virtual std::int64_t prepared_query_bytes(const Spec&) const = 0;
+};
+
+const Generator& cuda_generator();
+const Generator& cpu_generator();
+/// The generator for a target name: sm_* is CUDA, everything else CPU.
+const Generator& generator_for(std::string_view target);
+
+}  // namespace adamas::codegen

@@ -1,0 +1,330 @@
+/* adamas.h - the C interface of adamas-jit, and its ABI.
+ *
+ * Sparse-attention decode (Adamas, arXiv 2510.18413) for exactly the shape a host engine has: kernels are generated
+ * as source text, compiled at run time, cached, and launched on the host's own stream.
+ *
+ *   adamas_context* ctx;
+ *   adamas_context_create(&(adamas_context_options){.struct_size = sizeof(adamas_context_options),
+ *                                                   .device = "auto"}, &ctx);
+ *   adamas_kernel* kernel;                     // the only call that may compile, load or allocate
+ *   adamas_prepare(ctx, "head_dim=128 group=4 budget=128", NULL, &capacity, &kernel);
+ *   adamas_plan* plan;                         // cheap
+ *   adamas_plan_create(kernel, &plan_options, &plan);
+ *   adamas_encode(kernel, &new_keys, stream);  // stored keys -> codes
+ *   adamas_decode(plan, &call, stream);        // codes -> selection -> exact attention
+ *
+ * Rules that hold for every call
+ * - Structs begin with `struct_size = sizeof(the struct)`; fields added later read as zero for older callers.
+ * - "Device memory" is the context's device: GPU memory for "cuda:N", ordinary memory for "cpu".
+ * - Strides count elements of the pointed-to type. Tensors' last dimension is dense (stride 1).
+ * - Alignment: on CUDA query, key, value, codes, out, workspace and counters start at multiples of 16 bytes, and their
+ *   strides are multiples of 16 bytes; every other array, and all of them on the CPU, is aligned to its element.
+ * - `stream` is a CUstream (NULL: the default stream); the CPU runs before the call returns and ignores it.
+ * - encode, select, attend, decode, dense, codes_* and counters_* only enqueue: they never compile, load, allocate,
+ *   synchronise or read device memory on the host, and may be captured in a CUDA graph. A call that returns an error
+ *   has enqueued nothing.
+ * - Kernels and plans are immutable and may be shared by threads. A workspace serves one stream at a time.
+ * - The caller owns every buffer; handles belong to the library until their destroy call. A context outlives what
+ *   was made from it: destroying it while kernels live only drops the caller's reference.
+ * - Nothing throws across this boundary. A context used in a child after fork is ADAMAS_INVALID_HANDLE.
+ */
+#ifndef ADAMAS_ADAMAS_H
+#define ADAMAS_ADAMAS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define ADAMAS_API __attribute__((visibility("default")))
+#else
+#define ADAMAS_API
+#endif
+
+#ifdef __cplusplus
+#define ADAMAS_INIT(value) = value /* C++ callers leave out what they don't need, struct_size included */
+extern "C" {
+#else
+#define ADAMAS_INIT(value)
+#endif
+
+#define ADAMAS_VERSION_MAJOR 0
+#define ADAMAS_VERSION_MINOR 1
+#define ADAMAS_VERSION_PATCH 0
+
+/* ---- status ------------------------------------------------------------------------------------------------- */
+
+typedef enum adamas_status {
+  ADAMAS_OK = 0,
+  ADAMAS_INVALID_SPEC = 1,     /* a Spec or Tuning that cannot be: unknown key, bad value, broken rule */
+  ADAMAS_UNSUPPORTED = 2,      /* a valid Spec that this backend cannot generate */
+  ADAMAS_INVALID_ARGUMENT = 3, /* null or misaligned pointer, stride or size too small, batch beyond capacity */
+  ADAMAS_UNAVAILABLE = 4,      /* no GPU, no driver, no NVRTC, no CPU compiler: the message says how to get it */
+  ADAMAS_COMPILE_FAILED = 5,   /* the compiler refused; the message has its log and the dumped source's path */
+  ADAMAS_DEVICE_ERROR = 6,     /* the driver or the device reported a failure */
+  ADAMAS_IO_ERROR = 7,         /* a file could not be read or is malformed */
+  ADAMAS_OUT_OF_MEMORY = 8,
+  ADAMAS_INVALID_HANDLE = 9, /* null, destroyed or foreign handle, or one carried across fork */
+  ADAMAS_TIMEOUT = 10,       /* a bounded wait ended; the work goes on */
+  ADAMAS_INTERNAL = 11       /* a bug in the library */
+} adamas_status;
+
+/* One word for a status ("invalid_spec"); never null. */
+ADAMAS_API const char* adamas_status_name(adamas_status status);
+
+/* What the last failed call of this thread said. Strings live until this thread's next failing call. */
+typedef struct adamas_error_info {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_error_info));
+  adamas_status status ADAMAS_INIT(ADAMAS_OK);
+  const char* message ADAMAS_INIT(0); /* the whole sentence: field, value, rule, way out */
+  const char* field ADAMAS_INIT(0);   /* the input at fault: a Spec key, an argument, a file */
+  const char* value ADAMAS_INIT(0);
+  const char* rule ADAMAS_INIT(0);
+  const char* hint ADAMAS_INIT(0); /* the way out; may be "" */
+} adamas_error_info;
+
+typedef struct adamas_context adamas_context;
+typedef struct adamas_kernel adamas_kernel;
+typedef struct adamas_plan adamas_plan;
+typedef struct adamas_future adamas_future;
+
+/* The last error of this thread on `ctx`; NULL asks for the last error of any call, context creation included. */
+ADAMAS_API adamas_status adamas_last_error(const adamas_context* ctx, adamas_error_info* info);
+
+/* ---- context: one device, one cache, one compiler ------------------------------------------------------------ */
+
+typedef enum adamas_log_level { ADAMAS_LOG_INFO = 0, ADAMAS_LOG_WARNING = 1 } adamas_log_level;
+typedef void (*adamas_log_fn)(void* user, adamas_log_level level, const char* message);
+
+typedef struct adamas_context_options {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_context_options));
+  const char* device ADAMAS_INIT(0);    /* "auto" (the first that works), "cpu", "cuda:N"; NULL = "auto" */
+  const char* cache_dir ADAMAS_INIT(0); /* NULL: $ADAMAS_CACHE_DIR, $XDG_CACHE_HOME/adamas, ~/.cache/adamas; "": memory only */
+  int32_t threads ADAMAS_INIT(0);       /* CPU threads of a launch, 0 = one a core; unused on CUDA */
+  adamas_log_fn log ADAMAS_INIT(0);     /* NULL: warnings go to stderr */
+  void* log_user ADAMAS_INIT(0);
+} adamas_context_options;
+
+ADAMAS_API adamas_status adamas_context_create(const adamas_context_options* options, adamas_context** out);
+ADAMAS_API void adamas_context_destroy(adamas_context* ctx); /* NULL is fine */
+
+typedef struct adamas_context_info {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_context_info));
+  const char* device ADAMAS_INIT(0);      /* "cpu", "cuda:0" */
+  const char* device_name ADAMAS_INIT(0); /* the maker's name of it */
+  const char* target ADAMAS_INIT(0);      /* what a kernel missing from the cache would be compiled for: "sm_90a", "host" text */
+  const char* cache_dir ADAMAS_INIT(0);   /* "" when kernels are kept in memory only */
+} adamas_context_info;
+ADAMAS_API adamas_status adamas_context_get_info(const adamas_context* ctx, adamas_context_info* info);
+
+/* ---- prepare: Spec -> loaded kernels -------------------------------------------------------------------------- */
+
+/* What launches may grow to. Lengths beyond max_tokens (known only on the device) are clamped and reported. */
+typedef struct adamas_capacity {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_capacity));
+  int32_t max_batch ADAMAS_INIT(0);  /* sequences of one call, >= 1 */
+  int32_t kv_heads ADAMAS_INIT(0);   /* K/V heads of the layer, >= 1; query heads = kv_heads * group */
+  int64_t max_tokens ADAMAS_INIT(0); /* tokens of one sequence, 1 .. 2^30 */
+  /* Physical token slots of the cache. 0: max_batch * max_tokens, each sequence rounded up to pages.
+   * block_table: rounded up to pages. contiguous: 0 = one row of max_tokens slots a sequence (slot = b * max_tokens +
+   * start + position); > 0 = one packed array of that many slots (slot = start + position; `starts` required). */
+  int64_t max_slots ADAMAS_INIT(0);
+} adamas_capacity;
+
+/* Compiles (or finds in the cache), loads and checks the kernels of `spec`.
+ * @param spec    "key=value ..." (README: Spec); "" = every default
+ * @param tuning  likewise; NULL or "" = the target's default. Changes speed and last bits, never selections
+ * Errors: INVALID_SPEC, UNSUPPORTED, INVALID_ARGUMENT (capacity), UNAVAILABLE, COMPILE_FAILED, DEVICE_ERROR. */
+ADAMAS_API adamas_status adamas_prepare(adamas_context* ctx, const char* spec, const char* tuning,
+                                        const adamas_capacity* capacity, adamas_kernel** out);
+ADAMAS_API void adamas_kernel_destroy(adamas_kernel* kernel);
+
+/* The same on a thread of its own. Spec and capacity are checked before it returns. */
+ADAMAS_API adamas_status adamas_prepare_async(adamas_context* ctx, const char* spec, const char* tuning,
+                                              const adamas_capacity* capacity, adamas_future** out);
+/* Waits at most timeout_ms (negative: for ever; 0: only looks). ADAMAS_TIMEOUT while it is not done. The kernel is
+ * the caller's; a second wait returns a second reference. */
+ADAMAS_API adamas_status adamas_future_wait(adamas_future* future, int64_t timeout_ms, adamas_kernel** out);
+/* Blocks until the work has ended; the result, if never fetched, is dropped. */
+ADAMAS_API void adamas_future_destroy(adamas_future* future);
+
+typedef struct adamas_kernel_info {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_kernel_info));
+  const char* spec ADAMAS_INIT(0);       /* canonical text, every key */
+  const char* tuning ADAMAS_INIT(0);     /* canonical text */
+  const char* target ADAMAS_INIT(0);     /* what was loaded: "sm_90a", "x86-64-v3" */
+  int32_t units ADAMAS_INIT(0);          /* binaries that make up the kernel */
+  int32_t compiles ADAMAS_INIT(0);       /* of these, compiled by this call; the rest came from the cache or memory */
+  double compile_ms ADAMAS_INIT(0);      /* wall time of the compiles, 0 if none */
+  double load_ms ADAMAS_INIT(0);         /* wall time of everything else: look-up, read, check, load */
+  const char* layout_id ADAMAS_INIT(0);  /* names the code layout; codes of equal id and capacity are interchangeable */
+  uint64_t code_bytes ADAMAS_INIT(0);    /* device memory for the codes of max_slots slots and all kv_heads */
+  uint32_t code_row_bytes ADAMAS_INIT(0); /* bytes of one token's codes of one head in that layout */
+} adamas_kernel_info;
+ADAMAS_API adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_info* info);
+
+/* ---- plan: batch and policy ------------------------------------------------------------------------------------ */
+
+typedef struct adamas_plan_options {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_plan_options));
+  int32_t batch ADAMAS_INIT(0);       /* sequences in the call, 1 .. max_batch */
+  int64_t dense_below ADAMAS_INIT(-1); /* rows that see at most so many tokens attend to all of them; negative: the budget */
+} adamas_plan_options;
+
+ADAMAS_API adamas_status adamas_plan_create(const adamas_kernel* kernel, const adamas_plan_options* options,
+                                            adamas_plan** out);
+ADAMAS_API void adamas_plan_destroy(adamas_plan* plan);
+
+typedef struct adamas_plan_info {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_plan_info));
+  int32_t rows ADAMAS_INIT(0);             /* batch * query_rows */
+  int32_t selections ADAMAS_INIT(0);       /* selections a row: query heads, or kv_heads in kv_head scope */
+  uint64_t workspace_bytes ADAMAS_INIT(0); /* for decode, select and attend; contents need no initialisation */
+  uint64_t dense_workspace_bytes ADAMAS_INIT(0); /* for dense */
+} adamas_plan_info;
+ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_plan_info* info);
+
+/* ---- the cache, as the host keeps it ----------------------------------------------------------------------------- */
+
+/* Element [page, token in page, head, i] of K is at key + page*key_page_stride + token*key_token_stride +
+ * head*key_head_stride + i; V likewise. In the contiguous form a page is one sequence's row (or, packed, the whole
+ * array: then the page strides are unused). */
+typedef struct adamas_cache {
+  const void* key ADAMAS_INIT(0);
+  const void* value ADAMAS_INIT(0);
+  int64_t key_page_stride ADAMAS_INIT(0), key_token_stride ADAMAS_INIT(0), key_head_stride ADAMAS_INIT(0);
+  int64_t value_page_stride ADAMAS_INIT(0), value_token_stride ADAMAS_INIT(0), value_head_stride ADAMAS_INIT(0);
+  const int32_t* table ADAMAS_INIT(0); /* block_table: [batch, table_stride] page of each block of a sequence, device memory */
+  int64_t table_stride ADAMAS_INIT(0); /* entries a sequence; >= pages that max_tokens (plus its start) needs */
+} adamas_cache;
+
+/* ---- encode: stored keys -> codes --------------------------------------------------------------------------------- */
+
+/* Reads K as stored at each slot and writes the slot's codes. Append: `slots` lists the new tokens' slots. Bulk
+ * (prefill, prefix hit, rewritten cache): `slots` NULL encodes first_slot .. first_slot + count - 1. */
+typedef struct adamas_encode_args {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_encode_args));
+  adamas_cache cache ADAMAS_INIT({});          /* key and its strides; value and table are not read */
+  void* codes ADAMAS_INIT(0);                 /* [code_bytes], device memory */
+  const int32_t* slots ADAMAS_INIT(0);        /* [count], device memory; a negative slot is inert, one beyond max_slots too (and
+                                  reported in `counters`) */
+  int64_t first_slot ADAMAS_INIT(0);          /* when slots is NULL */
+  int64_t count ADAMAS_INIT(0);
+  const float* key_thresholds ADAMAS_INIT(0); /* [kv_heads, buckets - 1] ascending, device memory */
+  void* counters ADAMAS_INIT(0);              /* optional, see below */
+} adamas_encode_args;
+ADAMAS_API adamas_status adamas_encode(const adamas_kernel* kernel, const adamas_encode_args* args, void* stream);
+
+/* Canonical codes: one byte an element, [count, kv_heads, head_dim], of first_slot .. first_slot + count - 1. */
+typedef struct adamas_codes_args {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_codes_args));
+  void* codes ADAMAS_INIT(0);    /* [code_bytes], device memory */
+  uint8_t* bytes ADAMAS_INIT(0); /* [count, kv_heads, head_dim], device memory; import reads code = byte mod buckets */
+  int64_t first_slot ADAMAS_INIT(0);
+  int64_t count ADAMAS_INIT(0);
+} adamas_codes_args;
+ADAMAS_API adamas_status adamas_codes_export(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream);
+ADAMAS_API adamas_status adamas_codes_import(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream);
+
+/* ---- select, attend, decode, dense ---------------------------------------------------------------------------------- */
+
+/* One argument block for the four; each reads what it needs and ignores the rest. Row r of the call is query row
+ * r % query_rows of sequence r / query_rows; query head h belongs to K/V head h / group. All pointers device memory.
+ *
+ *            reads                                                      writes
+ *  select    query codes lengths [query_thresholds]                     positions counts [scores] [query_codes]
+ *  attend    query cache lengths positions counts                       out [lse]
+ *  decode    query codes cache lengths [query_thresholds]               out [lse] [positions counts]
+ *  dense     query cache lengths                                        out [lse]
+ */
+typedef struct adamas_call {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_call));
+  void* workspace ADAMAS_INIT(0); /* >= the plan's bytes */
+  uint64_t workspace_bytes ADAMAS_INIT(0);
+
+  const void* query ADAMAS_INIT(0); /* [rows, query heads, head_dim] of q_type */
+  int64_t query_row_stride ADAMAS_INIT(0), query_head_stride ADAMAS_INIT(0); /* 0, 0: dense */
+  adamas_cache cache ADAMAS_INIT({});
+  const void* codes ADAMAS_INIT(0);
+  const int32_t* lengths ADAMAS_INIT(0);     /* [batch] tokens in the cache, the query rows' own included; 0 = padded, inert row */
+  const int32_t* starts ADAMAS_INIT(0);      /* [batch] or NULL (0): index of position 0 in the sequence's row, table or array */
+  const int32_t* row_budgets ADAMAS_INIT(0); /* [rows] or NULL: a budget below the Spec's for each row */
+  const float* query_thresholds ADAMAS_INIT(0); /* [kv_heads, buckets - 1], estimator=manhattan only */
+  float scale ADAMAS_INIT(0);                   /* logit scale; 0 = 1/sqrt(head_dim) */
+  float soft_cap ADAMAS_INIT(0);                /* soft_cap=on */
+  int32_t window ADAMAS_INIT(0);                /* window=on: a row sees positions > own - window; >= 1 */
+  const float* sink_logits ADAMAS_INIT(0);      /* sink_logits=on: [query heads] */
+
+  void* out ADAMAS_INIT(0); /* [rows, query heads, value_dim] of out_type; inert rows are zero */
+  int64_t out_row_stride ADAMAS_INIT(0), out_head_stride ADAMAS_INIT(0); /* 0, 0: dense */
+  float* lse ADAMAS_INIT(0); /* lse=on: [rows, query heads] natural log, sink logit left out, -inf for an empty row; NULL: not wanted */
+
+  int32_t* positions ADAMAS_INIT(0);   /* [rows, selections, budget] ascending, the rest -1; decode: NULL = not wanted */
+  int32_t* counts ADAMAS_INIT(0);      /* [rows, selections]; decode: NULL = not wanted */
+  int32_t positions_are_slots ADAMAS_INIT(0); /* select, decode: write physical slots in place of positions (attend reads positions) */
+  int32_t* scores ADAMAS_INIT(0);      /* select: [rows, selections, max_tokens]; INT32_MIN where the row does not see; or NULL */
+  int8_t* query_codes ADAMAS_INIT(0);  /* select: [rows, query heads, head_dim] query integers (dot) or codes (manhattan); or NULL */
+  void* counters ADAMAS_INIT(0);       /* optional, see below */
+} adamas_call;
+
+ADAMAS_API adamas_status adamas_select(const adamas_plan* plan, const adamas_call* call, void* stream);
+ADAMAS_API adamas_status adamas_attend(const adamas_plan* plan, const adamas_call* call, void* stream);
+ADAMAS_API adamas_status adamas_decode(const adamas_plan* plan, const adamas_call* call, void* stream);
+ADAMAS_API adamas_status adamas_dense(const adamas_plan* plan, const adamas_call* call, void* stream);
+
+/* ---- counters: what the kernels really did, under graph replay too ------------------------------------------------- */
+
+enum { /* bits of adamas_counters.status; they stay until cleared */
+  ADAMAS_STATUS_LENGTH_CLAMPED = 1, /* a length was beyond max_tokens (or negative) */
+  ADAMAS_STATUS_BAD_TABLE = 2,      /* a page or start outside the cache; it was clamped */
+  ADAMAS_STATUS_BAD_SLOT = 4,       /* encode: a slot beyond max_slots; it was skipped */
+  ADAMAS_STATUS_BAD_POSITION = 8    /* attend: a position the row does not see; it was skipped */
+};
+
+/* A block of device memory that the host provides (ADAMAS_COUNTERS_BYTES, aligned to 16), cleared once with
+ * adamas_counters_clear, and may pass to any call. Kernels add to it atomically. */
+typedef struct adamas_counters {
+  uint32_t status ADAMAS_INIT(0); /* ADAMAS_STATUS_* */
+  uint32_t reserved ADAMAS_INIT(0);
+  uint64_t rows ADAMAS_INIT(0);            /* query rows x query heads answered, inert ones left out */
+  uint64_t tokens_scanned ADAMAS_INIT(0);  /* codes scored, a K/V head's group counted once */
+  uint64_t tokens_attended ADAMAS_INIT(0); /* K/V rows attended, counted for each query head */
+  uint64_t dense_short ADAMAS_INIT(0);     /* row-heads attended densely because the row sees <= dense_below tokens */
+  uint64_t dense_requested ADAMAS_INIT(0); /* row-heads of dense calls */
+  uint64_t clamped_rows ADAMAS_INIT(0);    /* row-heads whose length was clamped */
+  uint64_t tokens_encoded ADAMAS_INIT(0);  /* token-heads written by encode */
+} adamas_counters;
+#define ADAMAS_COUNTERS_BYTES sizeof(adamas_counters)
+
+ADAMAS_API adamas_status adamas_counters_clear(adamas_context* ctx, void* counters, void* stream);
+/* Enqueues a copy into host memory; it is there once the stream has passed this point. */
+ADAMAS_API adamas_status adamas_counters_read(adamas_context* ctx, const void* counters, adamas_counters* host,
+                                              void* stream);
+
+/* ---- calibrate: samples -> thresholds (host memory, any context) ----------------------------------------------------- */
+
+/* Default thresholds of one layer from sample keys and queries after RoPE (algorithm: Thresholds). Host memory. */
+typedef struct adamas_calibrate_args {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_calibrate_args));
+  const void* keys ADAMAS_INIT(0);    /* [key_count, kv_heads, head_dim] of kv_type, dense */
+  const void* queries ADAMAS_INIT(0); /* [query_count, kv_heads * group, head_dim] of q_type, dense; NULL with estimator=dot */
+  int64_t key_count ADAMAS_INIT(0), query_count ADAMAS_INIT(0);
+  int32_t kv_heads ADAMAS_INIT(0);
+  float* key_thresholds ADAMAS_INIT(0);   /* out: [kv_heads, buckets - 1] */
+  float* query_thresholds ADAMAS_INIT(0); /* out: [kv_heads, buckets - 1]; NULL = not wanted */
+} adamas_calibrate_args;
+ADAMAS_API adamas_status adamas_calibrate(adamas_context* ctx, const char* spec, const adamas_calibrate_args* args);
+
+/* ---- device memory, for hosts and tools that have no allocator of their own ------------------------------------------ */
+
+ADAMAS_API adamas_status adamas_alloc(adamas_context* ctx, uint64_t bytes, void** out);
+ADAMAS_API adamas_status adamas_free(adamas_context* ctx, void* pointer);
+typedef enum adamas_copy_kind { ADAMAS_HOST_TO_DEVICE = 0, ADAMAS_DEVICE_TO_HOST = 1 } adamas_copy_kind;
+/* Blocks until the copy, and everything enqueued before it on the stream, is done. */
+ADAMAS_API adamas_status adamas_copy(adamas_context* ctx, void* to, const void* from, uint64_t bytes,
+                                     adamas_copy_kind kind, void* stream);
+ADAMAS_API adamas_status adamas_synchronize(adamas_context* ctx, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* ADAMAS_ADAMAS_H */

@@ -1,0 +1,223 @@
+// Argument checks: see arguments.hpp.
+#include "runtime/dispatch/arguments.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+
+#include "codegen/error.hpp"
+
+namespace adamas::runtime {
+namespace {
+
+using codegen::element_bytes;
+using codegen::Error;
+
+[[noreturn]] void refuse(const std::string& field, const std::string& value, const std::string& rule,
+                         const std::string& hint = {}) {
+  throw Error(ADAMAS_INVALID_ARGUMENT, field, value, rule, hint);
+}
+
+/// A tensor needs the device's alignment; an index array only its element's.
+void check_pointer(const std::string& field, const void* pointer, std::size_t alignment) {
+  if (pointer == nullptr) refuse(field, "null", "must point to device memory");
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  if (address % alignment != 0) {
+    refuse(field, fmt::format("{:#x}", address), fmt::format("must be aligned to {} bytes", alignment));
+  }
+}
+
+void check_optional(const std::string& field, const void* pointer, std::size_t alignment) {
+  if (pointer != nullptr) check_pointer(field, pointer, alignment);
+}
+
+class Checker {
+ public:
+  explicit Checker(const Kernel& kernel) : kernel_(kernel) {}
+
+  std::size_t tensor_alignment(int element) const {
+    return std::max<std::size_t>(kernel_.device().alignment(), static_cast<std::size_t>(element));
+  }
+
+  void tensor(const std::string& field, const void* pointer, codegen::ElementType type) const {
+    check_pointer(field, pointer, tensor_alignment(element_bytes(type)));
+  }
+
+  /// A stride that is used (extent > 1) must step over a whole row and keep the device's alignment.
+  void stride(const std::string& field, std::int64_t value, std::int64_t extent, int dim,
+              codegen::ElementType type) const {
+    if (extent <= 1) return;
+    if (value < dim) {
+      refuse(field, fmt::to_string(value), fmt::format("must be at least the row's {} elements", dim),
+             "strides count elements");
+    }
+    const auto bytes = static_cast<std::uint64_t>(value) * element_bytes(type);
+    if (bytes % kernel_.device().alignment() != 0) {
+      refuse(field, fmt::to_string(value),
+             fmt::format("must be a multiple of {} bytes on this device", kernel_.device().alignment()));
+    }
+  }
+
+  void cache_rows(const std::string& field, const void* base, int dim, std::int64_t page, std::int64_t token,
+                  std::int64_t head) const {
+    const auto type = kernel_.spec().kv_type;
+    const Geometry& geometry = kernel_.geometry();
+    tensor("cache." + field, base, type);
+    stride("cache." + field + "_page_stride", page, geometry.pages, dim, type);
+    stride("cache." + field + "_token_stride", token, geometry.page_tokens, dim, type);
+    stride("cache." + field + "_head_stride", head, kernel_.capacity().kv_heads, dim, type);
+  }
+
+  void keys(const adamas_cache& cache) const {
+    cache_rows("key", cache.key, kernel_.spec().head_dim, cache.key_page_stride, cache.key_token_stride,
+               cache.key_head_stride);
+  }
+
+  void values(const adamas_cache& cache) const {
+    cache_rows("value", cache.value, kernel_.spec().value_dim, cache.value_page_stride, cache.value_token_stride,
+               cache.value_head_stride);
+  }
+
+  /// How positions become slots: needed by everything that reads the cache or the codes by position.
+  void table(const adamas_call& call) const {
+    const Geometry& geometry = kernel_.geometry();
+    if (kernel_.spec().cache_form == codegen::CacheForm::block_table) {
+      check_pointer("cache.table", call.cache.table, alignof(std::int32_t));
+      const std::int64_t pages = (kernel_.capacity().max_tokens + geometry.page_tokens - 1) / geometry.page_tokens;
+      if (call.cache.table_stride < pages) {
+        refuse("cache.table_stride", fmt::to_string(call.cache.table_stride),
+               fmt::format("must hold the {} pages of max_tokens {}", pages, kernel_.capacity().max_tokens));
+      }
+    }
+    if (geometry.packed) {
+      check_pointer("starts", call.starts, alignof(std::int32_t));
+    } else {
+      check_optional("starts", call.starts, alignof(std::int32_t));
+    }
+    check_pointer("lengths", call.lengths, alignof(std::int32_t));
+  }
+
+  void rows(const std::string& field, const void* base, RowStrides strides, int row_count, int dim,
+            codegen::ElementType type) const {
+    tensor(field, base, type);
+    stride(field + "_head_stride", strides.head, kernel_.query_heads(), dim, type);
+    stride(field + "_row_stride", strides.row, row_count, dim, type);
+  }
+
+  void slot_range(std::int64_t first, std::int64_t count) const {
+    const std::int64_t slots = kernel_.geometry().slots;
+    if (first < 0 || first > slots) {
+      refuse("first_slot", fmt::to_string(first), fmt::format("must be 0..{}", slots));
+    }
+    if (count > slots - first) {
+      refuse("count", fmt::to_string(count), fmt::format("must end within the cache's {} slots", slots));
+    }
+  }
+
+ private:
+  const Kernel& kernel_;
+};
+
+void check_count(std::int64_t count) {
+  if (count < 0) refuse("count", fmt::to_string(count), "must not be negative");
+}
+
+RowStrides or_dense(std::int64_t row, std::int64_t head, int heads, int dim) {
+  if (row == 0 && head == 0) return {static_cast<std::int64_t>(heads) * dim, dim};
+  return {row, head};
+}
+
+}  // namespace
+
+RowStrides query_strides(const Kernel& kernel, const adamas_call& call) {
+  return or_dense(call.query_row_stride, call.query_head_stride, kernel.query_heads(), kernel.spec().head_dim);
+}
+
+RowStrides out_strides(const Kernel& kernel, const adamas_call& call) {
+  return or_dense(call.out_row_stride, call.out_head_stride, kernel.query_heads(), kernel.spec().value_dim);
+}
+
+void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas_call& call,
+                const CallNeeds& needs) {
+  const Kernel& kernel = plan.kernel();
+  const codegen::Spec& spec = kernel.spec();
+  const Checker check(kernel);
+
+  check_pointer("workspace", call.workspace, 16);
+  if (call.workspace_bytes < workspace.bytes) {
+    refuse("workspace_bytes", fmt::to_string(call.workspace_bytes),
+           fmt::format("{} of this plan needs at least {}", needs.operation, workspace.bytes),
+           "ask adamas_plan_get_info");
+  }
+  check.rows("query", call.query, query_strides(kernel, call), plan.rows(), spec.head_dim, spec.q_type);
+  check.table(call);
+  check_optional("row_budgets", call.row_budgets, alignof(std::int32_t));
+  check_optional("counters", call.counters, 16);
+  if (needs.cache) {
+    check.keys(call.cache);
+    check.values(call.cache);
+    if (!(call.scale >= 0)) refuse("scale", fmt::to_string(call.scale), "must be positive, or 0 for 1/sqrt(head_dim)");
+    if (spec.soft_cap && !(call.soft_cap > 0)) {
+      refuse("soft_cap", fmt::to_string(call.soft_cap), "must be positive in a Spec with soft_cap=on");
+    }
+    if (spec.sink_logits) check_pointer("sink_logits", call.sink_logits, alignof(float));
+  }
+  if (spec.window && call.window < 1) {
+    refuse("window", fmt::to_string(call.window), "must be at least 1 in a Spec with window=on");
+  }
+  if (needs.codes) {
+    check_pointer("codes", call.codes, kernel.device().alignment());
+    if (spec.estimator == codegen::Estimator::manhattan) {
+      check_pointer("query_thresholds", call.query_thresholds, alignof(float));
+    }
+    check_optional("scores", call.scores, alignof(std::int32_t));
+    check_optional("query_codes", call.query_codes, 1);
+  }
+  if (needs.selection) {
+    check_pointer("positions", call.positions, alignof(std::int32_t));
+    check_pointer("counts", call.counts, alignof(std::int32_t));
+  } else {
+    check_optional("positions", call.positions, alignof(std::int32_t));
+    check_optional("counts", call.counts, alignof(std::int32_t));
+  }
+  if (needs.out) {
+    const RowStrides strides = out_strides(kernel, call);
+    check.rows("out", call.out, strides, plan.rows(), spec.value_dim, spec.out_type);
+    // Two rows written over each other would be a race, so both orders of the two strides must nest.
+    const std::int64_t heads = kernel.query_heads(), rows = plan.rows();
+    const bool rows_outside = strides.row >= (heads - 1) * strides.head + spec.value_dim;
+    const bool heads_outside = strides.head >= (rows - 1) * strides.row + spec.value_dim;
+    if (heads > 1 && rows > 1 && !rows_outside && !heads_outside) {
+      refuse("out_row_stride", fmt::to_string(strides.row),
+             fmt::format("rows of {} heads, {} elements apart, must not overlap", heads, strides.head));
+    }
+    check_optional("lse", call.lse, alignof(float));
+    if (!spec.lse && call.lse != nullptr) {
+      refuse("lse", "a pointer", "needs a Spec with lse=on", "pass NULL or prepare with lse=on");
+    }
+  }
+}
+
+void check_encode(const Kernel& kernel, const adamas_encode_args& args) {
+  const Checker check(kernel);
+  check_count(args.count);
+  check.keys(args.cache);
+  check_pointer("codes", args.codes, kernel.device().alignment());
+  check_pointer("key_thresholds", args.key_thresholds, alignof(float));
+  check_optional("counters", args.counters, 16);
+  if (args.slots != nullptr) {
+    check_pointer("slots", args.slots, alignof(std::int32_t));
+  } else {
+    check.slot_range(args.first_slot, args.count);
+  }
+}
+
+void check_codes(const Kernel& kernel, const adamas_codes_args& args) {
+  check_count(args.count);
+  check_pointer("codes", args.codes, kernel.device().alignment());
+  check_pointer("bytes", args.bytes, 1);
+  Checker(kernel).slot_range(args.first_slot, args.count);
+}
+
+}  // namespace adamas::runtime

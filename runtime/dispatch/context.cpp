@@ -1,0 +1,35 @@
+// Context: see context.hpp.
+#include "runtime/dispatch/context.hpp"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <utility>
+
+#include "codegen/error.hpp"
+
+namespace adamas::runtime {
+namespace {
+
+std::uint64_t next_id() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+Context::Context(const std::string& device, const std::string& cache_dir, int threads, LogFn log)
+    : device_(open_device(device, threads)),
+      cache_(std::make_unique<Cache>(cache_dir, std::move(log))),
+      id_(next_id()),
+      process_(getpid()) {}
+
+void Context::check_process() const {
+  if (getpid() != process_) {
+    throw codegen::Error(ADAMAS_INVALID_HANDLE, "context", "",
+                         "was created in another process: it does not survive fork",
+                         "create a context in the child");
+  }
+}
+
+}  // namespace adamas::runtime

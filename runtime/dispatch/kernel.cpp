@@ -1,0 +1,201 @@
+// Kernel: Spec -> sources -> cached or compiled binaries -> loaded stages.
+#include "runtime/dispatch/kernel.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <limits>
+#include <vector>
+
+#include "codegen/error.hpp"
+
+namespace adamas::runtime {
+namespace {
+
+using codegen::Error;
+using Clock = std::chrono::steady_clock;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxSlots = std::numeric_limits<std::int32_t>::max();  // slots travel as int32
+
+template <class T>
+void check_range(const char* field, T value, T low, T high) {
+  if (value < low || value > high) {
+    throw Error(ADAMAS_INVALID_ARGUMENT, field, fmt::to_string(value),
+                fmt::format("must be {}..{}", low, high),
+                fmt::format("nearest valid value: {}", value < low ? low : high));
+  }
+}
+
+using UnitKeys = std::array<CacheKey, codegen::kUnits.size()>;
+
+UnitKeys keys_for(const Device& device, const codegen::Spec& spec, const codegen::Tuning& tuning,
+                  const std::string& target) {
+  UnitKeys keys;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = {.unit = std::string(codegen::name(codegen::kUnits[i])),
+               .spec = spec.text(),
+               .tuning = tuning.text(),
+               .source = device.generator().emit(spec, tuning, target, codegen::kUnits[i]),
+               .target = target,
+               .options = device.compiler()->implied_options()};
+  }
+  return keys;
+}
+
+std::vector<codegen::Stage> stages_of(codegen::Unit unit) {
+  std::vector<codegen::Stage> stages;
+  for (const auto stage : codegen::kStages) {
+    if (codegen::unit_of(stage) == unit) stages.push_back(stage);
+  }
+  return stages;
+}
+
+CompileResult compile_unit(const Device& device, const CacheKey& key) {
+  const auto compiler = device.compiler();
+  if (const auto why = compiler->unavailable(); !why.empty()) {
+    throw Error(ADAMAS_UNAVAILABLE, "kernel", fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target),
+                "is in no cache and cannot be compiled here", why);
+  }
+  return compiler->compile({.name = "adamas_" + key.unit,
+                            .source = key.source,
+                            .target = key.target,
+                            .options = {},
+                            .spec_text = key.spec});
+}
+
+struct LoadedUnit {
+  std::shared_ptr<const Module> module;
+  CacheEntry entry;
+};
+
+/// A binary that the loader refuses is a miss: forget it and compile once more.
+LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit unit) {
+  const Device& device = context.device();
+  const auto compile = [&](const CacheKey& missing) { return compile_unit(device, missing); };
+  const auto load = [&](const CacheEntry& entry) {
+    return device.load("adamas_" + std::string(codegen::name(unit)), *entry.binary, stages_of(unit));
+  };
+  CacheEntry entry = context.cache().get({key}, compile);
+  try {
+    return {load(entry), entry};
+  } catch (const Error& error) {
+    if (error.code() != ADAMAS_DEVICE_ERROR || entry.origin == CacheEntry::Origin::compiled) throw;
+  }
+  context.cache().reject(key, entry);
+  entry = context.cache().get({key}, compile);
+  return {load(entry), entry};
+}
+
+}  // namespace
+
+Geometry geometry_of(const codegen::Spec& spec, const Capacity& capacity) {
+  check_range("capacity.max_batch", capacity.max_batch, 1, 65535);
+  check_range("capacity.kv_heads", capacity.kv_heads, 1, 65535);
+  check_range("capacity.max_tokens", capacity.max_tokens, std::int64_t{1}, kMaxTokens);
+  check_range("capacity.max_slots", capacity.max_slots, std::int64_t{0}, kMaxSlots);
+  Geometry geometry;
+  if (spec.cache_form == codegen::CacheForm::block_table) {
+    const std::int64_t page = spec.page_size;
+    const std::int64_t pages_a_sequence = (capacity.max_tokens + page - 1) / page;
+    geometry.page_tokens = page;
+    geometry.pages = capacity.max_slots > 0 ? (capacity.max_slots + page - 1) / page
+                                            : capacity.max_batch * pages_a_sequence;
+  } else if (capacity.max_slots > 0) {
+    geometry.page_tokens = capacity.max_slots;
+    geometry.pages = 1;
+    geometry.packed = true;
+  } else {
+    geometry.page_tokens = capacity.max_tokens;
+    geometry.pages = capacity.max_batch;
+    geometry.sequence_slots = capacity.max_tokens;
+  }
+  geometry.slots = geometry.page_tokens * geometry.pages;
+  if (geometry.slots > kMaxSlots) {
+    throw Error(ADAMAS_INVALID_ARGUMENT, "capacity.max_slots", fmt::to_string(geometry.slots),
+                "slots (max_batch * max_tokens in whole pages when not given) must fit in 31 bits",
+                "give max_slots: the slots that the cache really has");
+  }
+  return geometry;
+}
+
+void Kernel::check(const Context& context, const std::string& spec_text, const std::string& tuning_text,
+                   const Capacity& capacity) {
+  const Device& device = context.device();
+  const auto spec = codegen::Spec::parse(spec_text);
+  geometry_of(spec, capacity);
+  const std::string target = device.targets().front();
+  device.generator().check(spec, codegen::Tuning::parse(tuning_text, spec, target), target);
+}
+
+Kernel::Kernel(std::shared_ptr<Context> context, const std::string& spec, const std::string& tuning,
+               const Capacity& capacity)
+    : context_(std::move(context)),
+      spec_(codegen::Spec::parse(spec)),
+      facts_(codegen::facts_of(spec_)),
+      capacity_(capacity),
+      geometry_(geometry_of(spec_, capacity)) {
+  code_strides_ = device().generator().code_strides(spec_, capacity.kv_heads, geometry_.page_tokens);
+  load_units(tuning);
+}
+
+std::shared_ptr<const Kernel> Kernel::prepare(std::shared_ptr<Context> context, const std::string& spec,
+                                              const std::string& tuning, const Capacity& capacity) {
+  check(*context, spec, tuning, capacity);
+  return std::shared_ptr<const Kernel>(new Kernel(std::move(context), spec, tuning, capacity));
+}
+
+void Kernel::load_units(const std::string& tuning_text) {
+  const auto start = Clock::now();
+  // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One target
+  // for all units: their Tuning, and so their grids, must agree.
+  const auto targets = device().targets();
+  UnitKeys keys;
+  for (std::size_t t = 0; t <= targets.size(); ++t) {
+    report_.target = targets[t < targets.size() ? t : 0];
+    tuning_ = codegen::Tuning::parse(tuning_text, spec_, report_.target);
+    keys = keys_for(device(), spec_, tuning_, report_.target);
+    const bool complete = std::all_of(keys.begin(), keys.end(), [&](const CacheKey& key) {
+      return context_->cache().find({key}).binary != nullptr;
+    });
+    if (complete) break;
+  }
+
+  std::array<LoadedUnit, codegen::kUnits.size()> units;
+  std::vector<std::size_t> missing;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (context_->cache().find({keys[i]}).binary) {
+      units[i] = load_unit(*context_, keys[i], codegen::kUnits[i]);
+    } else {
+      missing.push_back(i);
+    }
+  }
+  // Only misses are worth threads; each compile is independent.
+  const auto compile_start = Clock::now();
+  std::vector<std::future<LoadedUnit>> compiling;
+  for (const std::size_t i : missing) {
+    compiling.push_back(std::async(std::launch::async, [this, &keys, i] {
+      return load_unit(*context_, keys[i], codegen::kUnits[i]);
+    }));
+  }
+  for (std::size_t n = 0; n < missing.size(); ++n) units[missing[n]] = compiling[n].get();
+  if (!missing.empty()) report_.compile_ms = milliseconds_since(compile_start);
+
+  for (std::size_t i = 0; i < units.size(); ++i) {
+    if (units[i].entry.origin == CacheEntry::Origin::compiled) ++report_.compiles;
+    modules_[i] = units[i].module;
+  }
+  report_.load_ms = milliseconds_since(start) - report_.compile_ms;
+}
+
+std::uint64_t Kernel::code_bytes() const {
+  return static_cast<std::uint64_t>(code_strides_.page) * static_cast<std::uint64_t>(geometry_.pages);
+}
+
+}  // namespace adamas::runtime

@@ -1,0 +1,87 @@
+// Kernel: the compiled and loaded stages of one Spec for given capacities. Immutable; shared by plans and threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "codegen/facts.hpp"
+#include "codegen/generator.hpp"
+#include "runtime/dispatch/context.hpp"
+
+namespace adamas::runtime {
+
+/// What launches may grow to, as the host stated it (adamas_capacity).
+struct Capacity {
+  int max_batch = 0;
+  int kv_heads = 0;
+  std::int64_t max_tokens = 0;
+  std::int64_t max_slots = 0;
+};
+
+/// How capacities become slots and pages. A contiguous cache is pages of one whole sequence row, or, packed, one page.
+struct Geometry {
+  std::int64_t page_tokens = 0;
+  std::int64_t pages = 0;
+  std::int64_t sequence_slots = 0;  ///< contiguous: slots between sequences' rows, 0 = packed
+  std::int64_t slots = 0;           ///< page_tokens * pages
+  bool packed = false;
+};
+
+/// What preparing cost, and what came out.
+struct PrepareReport {
+  std::string target;
+  int compiles = 0;
+  double compile_ms = 0;
+  double load_ms = 0;
+};
+
+class Kernel {
+ public:
+  /// The only call that may compile, load or allocate. @throws codegen::Error.
+  static std::shared_ptr<const Kernel> prepare(std::shared_ptr<Context> context, const std::string& spec,
+                                               const std::string& tuning, const Capacity& capacity);
+
+  /// What prepare checks before any compile, for callers that answer at once and prepare later.
+  static void check(const Context& context, const std::string& spec, const std::string& tuning,
+                    const Capacity& capacity);
+
+  Context& context() const { return *context_; }
+  const Device& device() const { return context_->device(); }
+  const codegen::Spec& spec() const { return spec_; }
+  const codegen::Tuning& tuning() const { return tuning_; }
+  const codegen::Facts& facts() const { return facts_; }
+  const Capacity& capacity() const { return capacity_; }
+  const Geometry& geometry() const { return geometry_; }
+  const codegen::CodeStrides& code_strides() const { return code_strides_; }
+  const PrepareReport& report() const { return report_; }
+
+  int query_heads() const { return capacity_.kv_heads * spec_.group; }
+  int selections() const { return capacity_.kv_heads * facts_.selections_per_kv_head; }
+  std::uint64_t code_bytes() const;
+
+  const Module& module(codegen::Stage stage) const {
+    return *modules_[static_cast<std::size_t>(codegen::unit_of(stage))];
+  }
+
+ private:
+  Kernel(std::shared_ptr<Context> context, const std::string& spec, const std::string& tuning,
+         const Capacity& capacity);
+  void load_units(const std::string& tuning_text);
+
+  std::shared_ptr<Context> context_;
+  codegen::Spec spec_;
+  codegen::Tuning tuning_;
+  codegen::Facts facts_;
+  Capacity capacity_;
+  Geometry geometry_;
+  codegen::CodeStrides code_strides_;
+  PrepareReport report_;
+  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;
+};
+
+/// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming the capacity at fault.
+Geometry geometry_of(const codegen::Spec& spec, const Capacity& capacity);
+
+}  // namespace adamas::runtime

@@ -1,0 +1,192 @@
+// Operations: caller's arguments -> checked -> kernel arguments -> stages. See operations.hpp.
+#include "runtime/dispatch/operations.hpp"
+
+#include <cmath>
+#include <cstddef>
+#include <initializer_list>
+
+#include "runtime/dispatch/arguments.hpp"
+#include "templates/args.h"
+
+namespace adamas::runtime {
+namespace {
+
+using adamas_abi::Args;
+using codegen::Stage;
+
+// The kernels write what the host reads: one layout under two names.
+static_assert(sizeof(adamas_abi::Counters) == sizeof(adamas_counters));
+static_assert(offsetof(adamas_abi::Counters, rows) == offsetof(adamas_counters, rows));
+static_assert(offsetof(adamas_abi::Counters, tokens_encoded) == offsetof(adamas_counters, tokens_encoded));
+static_assert(static_cast<int>(adamas_abi::kLengthClamped) == ADAMAS_STATUS_LENGTH_CLAMPED);
+static_assert(static_cast<int>(adamas_abi::kBadTable) == ADAMAS_STATUS_BAD_TABLE);
+static_assert(static_cast<int>(adamas_abi::kBadSlot) == ADAMAS_STATUS_BAD_SLOT);
+static_assert(static_cast<int>(adamas_abi::kBadPosition) == ADAMAS_STATUS_BAD_POSITION);
+
+/// What the kernel alone decides.
+Args kernel_args(const Kernel& kernel) {
+  Args args{};
+  const Geometry& geometry = kernel.geometry();
+  args.page_tokens = geometry.page_tokens;
+  args.pages = geometry.pages;
+  args.sequence_slots = geometry.sequence_slots;
+  args.max_tokens = kernel.capacity().max_tokens;
+  args.code_page_stride = kernel.code_strides().page;
+  args.code_head_stride = kernel.code_strides().head;
+  args.code_plane_stride = kernel.code_strides().plane;
+  args.kv_heads = kernel.capacity().kv_heads;
+  return args;
+}
+
+void put_cache(Args& args, const adamas_cache& cache) {
+  args.keys = cache.key;
+  args.values = cache.value;
+  args.key_page_stride = cache.key_page_stride;
+  args.key_token_stride = cache.key_token_stride;
+  args.key_head_stride = cache.key_head_stride;
+  args.value_page_stride = cache.value_page_stride;
+  args.value_token_stride = cache.value_token_stride;
+  args.value_head_stride = cache.value_head_stride;
+  args.table = cache.table;
+  args.table_stride = cache.table_stride;
+}
+
+/// Everything a call says, apart from who gets positions.
+Args call_args(const Plan& plan, const WorkspaceLayout& layout, const adamas_call& call) {
+  const Kernel& kernel = plan.kernel();
+  Args args = kernel_args(kernel);
+  put_cache(args, call.cache);
+  args.codes = static_cast<unsigned char*>(const_cast<void*>(call.codes));
+  args.query = call.query;
+  const RowStrides query = query_strides(kernel, call);
+  args.query_row_stride = query.row;
+  args.query_head_stride = query.head;
+  args.out = call.out;
+  const RowStrides out = out_strides(kernel, call);
+  args.out_row_stride = out.row;
+  args.out_head_stride = out.head;
+  args.lse = call.lse;
+  args.lengths = call.lengths;
+  args.starts = call.starts;
+  args.row_budgets = call.row_budgets;
+  args.query_thresholds = call.query_thresholds;
+  args.sink_logits = call.sink_logits;
+  args.out_counts = nullptr;
+
+  auto* workspace = static_cast<unsigned char*>(call.workspace);
+  args.prepared = workspace + layout.prepared;
+  args.keys_of_scores = workspace + layout.order_keys;
+  args.score_stride = layout.score_stride;
+  args.partial = reinterpret_cast<float*>(workspace + layout.partial);
+  args.chunks = layout.chunks;
+
+  args.counters = static_cast<adamas_abi::Counters*>(call.counters);
+  args.dense_below = plan.dense_below();
+  args.batch = plan.batch();
+  args.window = call.window;
+  args.scale = call.scale > 0 ? call.scale : 1.0F / std::sqrt(static_cast<float>(kernel.spec().head_dim));
+  args.soft_cap = call.soft_cap;
+  return args;
+}
+
+/// Stages read and write positions and counts in one place: the caller's arrays where they fit, workspace otherwise.
+void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call& call) {
+  auto* workspace = static_cast<unsigned char*>(call.workspace);
+  args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
+  const bool direct = call.positions != nullptr && args.write_slots == 0;
+  args.positions = direct ? call.positions : reinterpret_cast<int*>(workspace + layout.positions);
+  args.out_positions = direct ? nullptr : call.positions;
+  args.counts = call.counts != nullptr ? call.counts : reinterpret_cast<int*>(workspace + layout.counts);
+}
+
+void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape, const Args& args,
+            Stream stream) {
+  const codegen::Generator& generator = kernel.device().generator();
+  for (const Stage stage : stages) {
+    const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.tuning(), shape);
+    kernel.module(stage).launch(stage, grid, args, stream);
+  }
+}
+
+void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage stage, Stream stream) {
+  check_codes(kernel, request);
+  if (request.count == 0) return;
+  Args args = kernel_args(kernel);
+  args.codes = static_cast<unsigned char*>(request.codes);
+  args.bytes = request.bytes;
+  args.first_slot = request.first_slot;
+  args.count = request.count;
+  const codegen::Shape shape{.batch = 1,
+                             .kv_heads = kernel.capacity().kv_heads,
+                             .max_tokens = kernel.capacity().max_tokens,
+                             .slots = request.count,
+                             .chunks = 1};
+  launch(kernel, {stage}, shape, args, stream);
+}
+
+}  // namespace
+
+void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stream) {
+  check_encode(kernel, request);
+  if (request.count == 0) return;
+  Args args = kernel_args(kernel);
+  put_cache(args, request.cache);
+  args.codes = static_cast<unsigned char*>(request.codes);
+  args.slots = request.slots;
+  args.first_slot = request.first_slot;
+  args.count = request.count;
+  args.key_thresholds = request.key_thresholds;
+  args.counters = static_cast<adamas_abi::Counters*>(request.counters);
+  const codegen::Shape shape{.batch = 1,
+                             .kv_heads = kernel.capacity().kv_heads,
+                             .max_tokens = kernel.capacity().max_tokens,
+                             .slots = request.count,
+                             .chunks = 1};
+  launch(kernel, {Stage::encode}, shape, args, stream);
+}
+
+void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
+  convert_codes(kernel, args, Stage::export_codes, stream);
+}
+
+void codes_import(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
+  convert_codes(kernel, args, Stage::import_codes, stream);
+}
+
+void select(const Plan& plan, const adamas_call& call, Stream stream) {
+  check_call(plan, plan.workspace(), call, {.operation = "select", .codes = true, .selection = true});
+  Args args = call_args(plan, plan.workspace(), call);
+  put_selection(args, plan.workspace(), call);
+  args.out_scores = call.scores;
+  args.query_codes = call.query_codes;
+  launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select}, plan.shape(), args, stream);
+}
+
+void attend(const Plan& plan, const adamas_call& call, Stream stream) {
+  check_call(plan, plan.workspace(), call,
+             {.operation = "attend", .cache = true, .selection = true, .out = true});
+  Args args = call_args(plan, plan.workspace(), call);
+  args.positions = call.positions;
+  args.counts = call.counts;
+  args.dense_below = 0;  // the list is what the host wants attended, however short the row
+  launch(plan.kernel(), {Stage::attend, Stage::merge}, plan.shape(), args, stream);
+}
+
+void decode(const Plan& plan, const adamas_call& call, Stream stream) {
+  check_call(plan, plan.workspace(), call, {.operation = "decode", .cache = true, .codes = true, .out = true});
+  Args args = call_args(plan, plan.workspace(), call);
+  put_selection(args, plan.workspace(), call);
+  launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
+         plan.shape(), args, stream);
+}
+
+void dense(const Plan& plan, const adamas_call& call, Stream stream) {
+  check_call(plan, plan.dense_workspace(), call, {.operation = "dense", .cache = true, .out = true});
+  Args args = call_args(plan, plan.dense_workspace(), call);
+  args.all_tokens = 1;
+  codegen::Shape shape = plan.shape();
+  shape.chunks = plan.dense_workspace().chunks;
+  launch(plan.kernel(), {Stage::attend, Stage::merge}, shape, args, stream);
+}
+
+}  // namespace adamas::runtime

@@ -1,0 +1,19 @@
+// Operations: the public calls as lists of stages over one argument block. The only code that launches.
+#pragma once
+
+#include <adamas/adamas.h>
+
+#include "runtime/dispatch/plan.hpp"
+
+namespace adamas::runtime {
+
+void encode(const Kernel& kernel, const adamas_encode_args& args, Stream stream);
+void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream);
+void codes_import(const Kernel& kernel, const adamas_codes_args& args, Stream stream);
+
+void select(const Plan& plan, const adamas_call& call, Stream stream);
+void attend(const Plan& plan, const adamas_call& call, Stream stream);
+void decode(const Plan& plan, const adamas_call& call, Stream stream);
+void dense(const Plan& plan, const adamas_call& call, Stream stream);
+
+}  // namespace adamas::runtime

@@ -1,0 +1,69 @@
+// Plan: sizes of a call, from capacities only.
+#include "runtime/dispatch/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "codegen/error.hpp"
+
+namespace adamas::runtime {
+namespace {
+
+constexpr std::uint64_t kPartAlignment = 256;
+constexpr std::int64_t kScoreAlignment = 64;  // a scan tile may write whole vectors past the last token
+
+std::int64_t chunks_of(std::int64_t tokens, int chunk) { return (tokens + chunk - 1) / chunk; }
+
+}  // namespace
+
+Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below)
+    : kernel_(std::move(kernel)), batch_(batch), dense_below_(dense_below) {
+  const Capacity& capacity = kernel_->capacity();
+  if (batch < 1 || batch > capacity.max_batch) {
+    throw codegen::Error(ADAMAS_INVALID_ARGUMENT, "plan.batch", fmt::to_string(batch),
+                         fmt::format("must be 1..{}, the kernel's max_batch", capacity.max_batch),
+                         "prepare with a larger capacity");
+  }
+  const codegen::Spec& spec = kernel_->spec();
+  const codegen::Tuning& tuning = kernel_->tuning();
+  if (dense_below_ < 0) dense_below_ = spec.budget;
+  const auto selected = chunks_of(spec.budget, tuning.chunk);
+  const auto short_row = chunks_of(std::min(dense_below_, capacity.max_tokens), tuning.dense_chunk);
+  workspace_ = layout(static_cast<int>(std::max(selected, short_row)), true);
+  dense_workspace_ = layout(static_cast<int>(chunks_of(capacity.max_tokens, tuning.dense_chunk)), false);
+}
+
+WorkspaceLayout Plan::layout(int chunks, bool selects) const {
+  const codegen::Spec& spec = kernel_->spec();
+  const std::uint64_t row_heads = static_cast<std::uint64_t>(rows()) * kernel_->query_heads();
+  const std::uint64_t row_selections = static_cast<std::uint64_t>(rows()) * kernel_->selections();
+  WorkspaceLayout layout;
+  layout.chunks = chunks;
+  const auto part = [&layout](std::uint64_t bytes) {
+    const std::uint64_t offset = layout.bytes;
+    layout.bytes += (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment;
+    return offset;
+  };
+  if (selects) {
+    layout.score_stride =
+        (kernel_->capacity().max_tokens + kScoreAlignment - 1) / kScoreAlignment * kScoreAlignment;
+    layout.prepared = part(row_heads * kernel_->device().generator().prepared_query_bytes(spec));
+    layout.order_keys = part(row_selections * layout.score_stride * kernel_->facts().key_bytes);
+    layout.positions = part(row_selections * spec.budget * sizeof(std::int32_t));
+    layout.counts = part(row_selections * sizeof(std::int32_t));
+  }
+  layout.partial = part(row_heads * chunks * (spec.value_dim + 2) * sizeof(float));
+  return layout;
+}
+
+codegen::Shape Plan::shape() const {
+  return {.batch = batch_,
+          .kv_heads = kernel_->capacity().kv_heads,
+          .max_tokens = kernel_->capacity().max_tokens,
+          .slots = 0,
+          .chunks = workspace_.chunks};
+}
+
+}  // namespace adamas::runtime

@@ -1,0 +1,44 @@
+// Plan: a kernel plus the batch and the dense_below policy of a call. Cheap to make; owns no device memory, only the
+// layout of the workspace.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "runtime/dispatch/kernel.hpp"
+
+namespace adamas::runtime {
+
+/// Byte offsets into a workspace; every part starts at a multiple of 256.
+struct WorkspaceLayout {
+  std::uint64_t prepared = 0, order_keys = 0, positions = 0, counts = 0, partial = 0;
+  std::uint64_t bytes = 0;
+  std::int64_t score_stride = 0;  ///< order keys a selection
+  int chunks = 0;                 ///< chunks that `partial` has room for
+};
+
+class Plan {
+ public:
+  /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) for a batch beyond the kernel's capacity.
+  Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below);
+
+  const Kernel& kernel() const { return *kernel_; }
+  int batch() const { return batch_; }
+  int rows() const { return batch_ * kernel_->spec().query_rows; }
+  std::int64_t dense_below() const { return dense_below_; }
+
+  const WorkspaceLayout& workspace() const { return workspace_; }              ///< decode, select, attend
+  const WorkspaceLayout& dense_workspace() const { return dense_workspace_; }  ///< dense
+
+  codegen::Shape shape() const;
+
+ private:
+  WorkspaceLayout layout(int chunks, bool selects) const;
+
+  std::shared_ptr<const Kernel> kernel_;
+  int batch_;
+  std::int64_t dense_below_;
+  WorkspaceLayout workspace_, dense_workspace_;
+};
+
+}  // namespace adamas::runtime

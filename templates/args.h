@@ -1,0 +1,86 @@
+// The argument block of every generated kernel: one definition for the host, CUDA and CPU code.
+//
+// Plain data with fixed layout (64-bit pointers and integers first, then 32-bit): the generated source asserts the
+// size that the host saw. Strides count elements, code strides bytes. Everything that may change between replays of a
+// captured graph lives behind a pointer; what is here by value is fixed by the plan.
+#pragma once
+
+namespace adamas_abi {
+
+typedef long long i64;
+
+/// Layout of adamas_counters in adamas.h (the runtime asserts that they agree).
+struct Counters {
+  unsigned int status;
+  unsigned int reserved;
+  unsigned long long rows, tokens_scanned, tokens_attended, dense_short, dense_requested, clamped_rows, tokens_encoded;
+};
+
+enum StatusBit { kLengthClamped = 1, kBadTable = 2, kBadSlot = 4, kBadPosition = 8 };
+
+struct Args {
+  // K/V cache. Element [page, token, head, i] = base + page*page_stride + token*token_stride + head*head_stride + i.
+  const void* keys;
+  const void* values;
+  i64 key_page_stride, key_token_stride, key_head_stride;
+  i64 value_page_stride, value_token_stride, value_head_stride;
+  const int* table;  // block_table: [batch, table_stride]
+  i64 table_stride;
+
+  // Geometry of the slots. Slot s lies in page s / page_tokens at token s % page_tokens; page_tokens is the Spec's
+  // page_size for block_table, the tokens of one sequence row (or of the whole packed array) for contiguous.
+  i64 page_tokens;
+  i64 pages;           // pages that exist; page indices are clamped below it
+  i64 sequence_slots;  // contiguous: slots between sequences' rows; 0 = packed
+  i64 max_tokens;      // lengths are clamped to it
+
+  // Codes. Byte address of a (page, head) block = codes + page*code_page_stride + head*code_head_stride; inside it the
+  // backend's layout rules (planes are code_plane_stride apart on CUDA; unused on the CPU).
+  unsigned char* codes;
+  i64 code_page_stride, code_head_stride, code_plane_stride;
+
+  // Rows of the call: row r is query row r % query_rows of sequence r / query_rows.
+  const void* query;
+  i64 query_row_stride, query_head_stride;
+  void* out;
+  i64 out_row_stride, out_head_stride;
+  float* lse;                     // [rows, query heads] or null
+  const int* lengths;             // [batch]
+  const int* starts;              // [batch] or null
+  const int* row_budgets;         // [rows] or null
+  const float* key_thresholds;    // [kv_heads, buckets-1]
+  const float* query_thresholds;  // [kv_heads, buckets-1]
+  const float* sink_logits;       // [query heads] or null
+
+  // Selection. positions [rows, selections, budget], counts [rows, selections]: never null where a stage writes or
+  // reads them (the runtime passes workspace when the caller wants none).
+  int* positions;
+  int* counts;
+  int* out_positions;        // the caller's copy (positions, or slots when write_slots), or null
+  int* out_counts;           // or null
+  int* out_scores;           // [rows, selections, max_tokens] or null
+  signed char* query_codes;  // [rows, query heads, head_dim] or null
+
+  // Workspace, laid out by the plan.
+  unsigned char* prepared;  // [rows, query heads, prepared_bytes]: the query as the scan wants it
+  unsigned char* keys_of_scores;  // [rows, selections, score_stride] order keys, 2 or 4 bytes each
+  i64 score_stride;               // order keys a selection, a multiple of 64
+  float* partial;                 // [rows, query heads, chunks, value_dim + 2]: output sum, then max and sum
+
+  // encode, codes_export, codes_import
+  const int* slots;  // [count] or null: first_slot + i
+  i64 first_slot, count;
+  unsigned char* bytes;  // canonical codes [count, kv_heads, head_dim]
+
+  Counters* counters;  // or null
+  i64 dense_below;     // rows that see at most so many tokens attend to all
+
+  int batch, kv_heads;
+  int chunks;      // chunks that `partial` has room for, per row and query head
+  int all_tokens;  // dense: every row attends to all it sees
+  int write_slots;
+  int window;
+  float scale, soft_cap;
+};
+
+}  // namespace adamas_abi
