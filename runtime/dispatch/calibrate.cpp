@@ -4,18 +4,15 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <span>
 
 #include "codegen/error.hpp"
-#include "codegen/facts.hpp"
+#include "runtime/numbers.hpp"
 
 namespace adamas::runtime {
 namespace {
 
-using codegen::ElementType;
 using codegen::Error;
 
 // Lloyd-Max thresholds of a unit Gaussian, the nonnegative half; the others are their mirror image.
@@ -34,32 +31,6 @@ std::span<const double> half_points(int buckets) {
     case 8: return kPoints8;
     default: return kPoints16;
   }
-}
-
-float half_to_float(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31;
-  const int mantissa = bits & 1023;
-  float magnitude;
-  if (exponent == 31) {
-    magnitude = mantissa != 0 ? std::nanf("") : INFINITY;
-  } else if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-  } else {
-    magnitude = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
-  }
-  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
-}
-
-float load(const void* data, std::int64_t index, ElementType type) {
-  if (type == ElementType::f32) {
-    float value;
-    std::memcpy(&value, static_cast<const char*>(data) + index * 4, 4);
-    return value;
-  }
-  std::uint16_t bits;
-  std::memcpy(&bits, static_cast<const char*>(data) + index * 2, 2);
-  if (type == ElementType::f16) return half_to_float(bits);
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
 /// Mean square is all that matters here and the transform is orthonormal, block by block: in exact arithmetic the
@@ -107,7 +78,7 @@ Thresholds calibrate(const codegen::Spec& spec, const Samples& samples) {
     SquareMean key;
     for (std::int64_t row = 0; row < samples.key_count; ++row) {
       const std::int64_t base = (row * samples.kv_heads + head) * dim;
-      for (int i = 0; i < dim; ++i) key.add(load(samples.keys, base + i, spec.kv_type));
+      for (int i = 0; i < dim; ++i) key.add(load_element(samples.keys, base + i, spec.kv_type));
     }
     append_thresholds(thresholds.key, spec.buckets, checked(key.root(), "keys", head));
 
@@ -116,7 +87,7 @@ Thresholds calibrate(const codegen::Spec& spec, const Samples& samples) {
     const int query_heads = samples.kv_heads * spec.group;
     for (std::int64_t row = 0; row < samples.query_count; ++row) {
       const std::int64_t base = (row * query_heads + head * spec.group) * dim;
-      for (int i = 0; i < spec.group * dim; ++i) query.add(load(samples.queries, base + i, spec.q_type));
+      for (int i = 0; i < spec.group * dim; ++i) query.add(load_element(samples.queries, base + i, spec.q_type));
     }
     append_thresholds(thresholds.query, spec.buckets, kQueryShrink * checked(query.root(), "queries", head));
   }

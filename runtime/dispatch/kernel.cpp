@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "runtime/dispatch/units.hpp"
 
 namespace adamas::runtime {
 namespace {
@@ -33,41 +34,12 @@ void check_range(const char* field, T value, T low, T high) {
   }
 }
 
-using UnitKeys = std::array<CacheKey, codegen::kUnits.size()>;
-
-UnitKeys keys_for(const Device& device, const codegen::Spec& spec, const codegen::Tuning& tuning,
-                  const std::string& target) {
-  UnitKeys keys;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    keys[i] = {.unit = std::string(codegen::name(codegen::kUnits[i])),
-               .spec = spec.text(),
-               .tuning = tuning.text(),
-               .source = device.generator().emit(spec, tuning, target, codegen::kUnits[i]),
-               .target = target,
-               .options = device.compiler()->implied_options()};
-  }
-  return keys;
-}
-
 std::vector<codegen::Stage> stages_of(codegen::Unit unit) {
   std::vector<codegen::Stage> stages;
   for (const auto stage : codegen::kStages) {
     if (codegen::unit_of(stage) == unit) stages.push_back(stage);
   }
   return stages;
-}
-
-CompileResult compile_unit(const Device& device, const CacheKey& key) {
-  const auto compiler = device.compiler();
-  if (const auto why = compiler->unavailable(); !why.empty()) {
-    throw Error(ADAMAS_UNAVAILABLE, "kernel", fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target),
-                "is in no cache and cannot be compiled here", why);
-  }
-  return compiler->compile({.name = "adamas_" + key.unit,
-                            .source = key.source,
-                            .target = key.target,
-                            .options = {},
-                            .spec_text = key.spec});
 }
 
 struct LoadedUnit {
@@ -78,7 +50,7 @@ struct LoadedUnit {
 /// A binary that the loader refuses is a miss: forget it and compile once more.
 LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit unit) {
   const Device& device = context.device();
-  const auto compile = [&](const CacheKey& missing) { return compile_unit(device, missing); };
+  const auto compile = [&](const CacheKey& missing) { return compile_unit(*device.compiler(), missing); };
   const auto load = [&](const CacheEntry& entry) {
     return device.load("adamas_" + std::string(codegen::name(unit)), *entry.binary, stages_of(unit));
   };
@@ -160,7 +132,7 @@ void Kernel::load_units(const std::string& tuning_text) {
   for (std::size_t t = 0; t <= targets.size(); ++t) {
     report_.target = targets[t < targets.size() ? t : 0];
     tuning_ = codegen::Tuning::parse(tuning_text, spec_, report_.target);
-    keys = keys_for(device(), spec_, tuning_, report_.target);
+    keys = unit_keys(spec_, tuning_, report_.target, *device().compiler());
     const bool complete = std::all_of(keys.begin(), keys.end(), [&](const CacheKey& key) {
       return context_->cache().find({key}).binary != nullptr;
     });

@@ -1,0 +1,56 @@
+// Units: see units.hpp.
+#include "runtime/dispatch/units.hpp"
+
+#include <fmt/format.h>
+
+#include "codegen/error.hpp"
+#include "codegen/target.hpp"
+#include "runtime/compile/cpu_compiler.hpp"
+#include "runtime/compile/cpu_target.hpp"
+#include "runtime/compile/nvrtc_compiler.hpp"
+
+namespace adamas::runtime {
+
+std::string resolve_target(const std::string& name) {
+  if (name == "host") return host_cpu_target();
+  codegen::check_target(name);
+  return name;
+}
+
+std::shared_ptr<Compiler> compiler_for(const std::string& target) {
+  if (codegen::is_cuda_target(target)) return nvrtc_compiler();
+  return make_cpu_compiler();
+}
+
+UnitKeys unit_keys(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target,
+                   const Compiler& compiler) {
+  const codegen::Generator& generator = codegen::generator_for(target);
+  UnitKeys keys;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = {.unit = std::string(codegen::name(codegen::kUnits[i])),
+               .spec = spec.text(),
+               .tuning = tuning.text(),
+               .source = generator.emit(spec, tuning, target, codegen::kUnits[i]),
+               .target = target,
+               .options = compiler.implied_options()};
+  }
+  return keys;
+}
+
+CompileRequest unit_request(const CacheKey& key) {
+  return {.name = fmt::format("adamas_{}.{}", key.unit, codegen::is_cuda_target(key.target) ? "cu" : "cc"),
+          .source = key.source,
+          .target = key.target,
+          .options = {},  // the compiler adds its implied ones itself
+          .spec_text = fmt::format("{}; {}", key.spec, key.tuning)};
+}
+
+CompileResult compile_unit(Compiler& compiler, const CacheKey& key) {
+  if (const auto why = compiler.unavailable(); !why.empty()) {
+    throw codegen::Error(ADAMAS_UNAVAILABLE, "kernel",
+                         fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target), "is in no cache and cannot be compiled here", why);
+  }
+  return compiler.compile(unit_request(key));
+}
+
+}  // namespace adamas::runtime

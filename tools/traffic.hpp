@@ -1,0 +1,25 @@
+// Bytes that a decode step must read from the cache: what rooflines and "bytes read" columns are made of.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "codegen/facts.hpp"
+
+namespace adamas::tools {
+
+/// All K and V rows of one sequence of `tokens`, all K/V heads.
+inline double dense_bytes(const codegen::Spec& spec, int kv_heads, std::int64_t tokens) {
+  return static_cast<double>(tokens) * kv_heads * (spec.head_dim + spec.value_dim) *
+         codegen::element_bytes(spec.kv_type);
+}
+
+/// All codes, and the K and V rows of every selection (a row that several query heads select is counted for each).
+inline double sparse_bytes(const codegen::Spec& spec, int code_row_bytes, int kv_heads, std::int64_t tokens) {
+  const double codes = static_cast<double>(tokens) * kv_heads * code_row_bytes;
+  const double selections = static_cast<double>(kv_heads) * codegen::facts_of(spec).selections_per_kv_head;
+  const double rows = static_cast<double>(std::min<std::int64_t>(spec.budget, tokens));
+  return codes + selections * rows * (spec.head_dim + spec.value_dim) * codegen::element_bytes(spec.kv_type);
+}
+
+}  // namespace adamas::tools
