@@ -1,0 +1,39 @@
+// CudaFacts: what the CUDA generator decides from Spec and Tuning. The emitted source states these numbers,
+// the grid obeys them, and static_asserts in the source check that the templates agree.
+#pragma once
+
+#include <cstdint>
+
+#include "codegen/facts.hpp"
+#include "codegen/spec.hpp"
+#include "codegen/tuning.hpp"
+
+namespace adamas::codegen {
+
+struct CudaFacts {
+  Facts facts;
+  int words;           ///< 32-bit words of one bit plane of a vector
+  int query_planes;    ///< bit planes of a prepared query
+  int prepared_bytes;  ///< of one prepared query, a multiple of 64
+  int rotate_scratch;  ///< floats of shared memory a warp needs to rotate a vector; 1 if none
+  int digits;          ///< radix passes of the selection
+  int digit_bits;      ///< of one digit of an order key
+};
+CudaFacts cuda_facts_of(const Spec&);
+
+/// Threads and work of the kernels that Tuning leaves alone.
+inline constexpr int kCudaEncodeThreads = 256;
+inline constexpr int kCudaSlotsPerWarp = 4;
+inline constexpr int kCudaPrepareThreads = 128;
+inline constexpr int kCudaMergeThreads = 256;  ///< at least value_dim / 2
+/// Shared memory that attend may spend on adding up slices of a chunk; a single slice may take more.
+inline constexpr int kCudaAttendSliceBytes = 64 * 1024;
+
+/// Dynamic shared memory of attend: the size of templates/cuda/attend.cuh's AttendShared, the larger of its
+/// two.
+std::int64_t cuda_attend_shared_bytes(const Spec&, const Tuning&);
+
+/// Shared memory that a block may have on an architecture (80, 90, ...).
+std::int64_t cuda_shared_limit(int architecture);
+
+}  // namespace adamas::codegen

@@ -1,0 +1,204 @@
+// The CUDA generator: which templates make up a unit, what is refused, grids and code layout.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <span>
+
+#include "codegen/cuda_facts.hpp"
+#include "codegen/cuda_source.hpp"
+#include "codegen/error.hpp"
+#include "codegen/generator.hpp"
+#include "codegen/target.hpp"
+#include "codegen/templates.hpp"
+
+namespace adamas::codegen {
+namespace {
+
+constexpr int kWordBytes = 4;
+constexpr int kMostThreads = 512;        // beyond it a thread has too few registers for the largest group
+constexpr int kOldestArchitecture = 80;  // bf16 conversions
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+[[noreturn]] void refuse(std::string key, std::string_view value, std::string rule, std::string hint) {
+  throw Error(ADAMAS_UNSUPPORTED, std::move(key), std::string(value), std::move(rule), std::move(hint));
+}
+
+/// One dimension of a grid, checked against what a launch can have.
+std::uint32_t grid_dimension(std::string_view field, std::int64_t blocks, std::int64_t limit) {
+  if (blocks > limit) {
+    throw Error(ADAMAS_INVALID_ARGUMENT, std::string(field), fmt::to_string(blocks),
+                fmt::format("a CUDA launch holds at most {}", limit), "split the call");
+  }
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(blocks, 1));
+}
+
+/// A unit's templates: pieces that depend on no Spec, placed before the generated part, and those built on
+/// it.
+struct UnitTemplates {
+  std::span<const std::string_view> before, after;
+  bool formulas;  ///< rotates and scores
+};
+
+constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/element.cuh", "cuda/group.cuh",
+                                             "cuda/hadamard.cuh"};
+constexpr std::string_view kPlainPieces[]{"args.h", "cuda/element.cuh", "cuda/group.cuh"};
+constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh"};
+constexpr std::string_view kSelect[]{"cuda/row.cuh",           "cuda/place.cuh", "cuda/codes.cuh",
+                                     "cuda/prepare_query.cuh", "cuda/scan.cuh",  "cuda/select.cuh"};
+constexpr std::string_view kAttend[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/partial.cuh", "cuda/attend.cuh",
+                                     "cuda/merge.cuh"};
+
+UnitTemplates templates_of(Unit unit) {
+  switch (unit) {
+    case Unit::encode:
+      return {kRotatingPieces, kEncode, true};
+    case Unit::select:
+      return {kRotatingPieces, kSelect, true};
+    case Unit::attend:
+      return {kPlainPieces, kAttend, false};
+  }
+  throw Error(ADAMAS_INTERNAL, "unit", fmt::to_string(static_cast<int>(unit)),
+              "is none of a kernel set's units");
+}
+
+class CudaGenerator final : public Generator {
+ public:
+  std::string_view language() const override { return "cuda"; }
+
+  void check(const Spec& spec, const Tuning& tuning, std::string_view target) const override {
+    if (spec.kv_type != ElementType::f16 && spec.kv_type != ElementType::bf16) {
+      refuse("kv_type", name(spec.kv_type), "is not generated for CUDA yet", "f16 and bf16 are");
+    }
+    if (spec.cache_form != CacheForm::block_table && spec.cache_form != CacheForm::contiguous) {
+      refuse("cache_form", name(spec.cache_form), "is not generated for CUDA yet",
+             "block_table and contiguous are");
+    }
+    if (spec.tables != Tables::shared) {
+      refuse("tables", name(spec.tables), "is not generated for CUDA yet", "use tables=shared");
+    }
+    const int architecture = cuda_architecture(target);
+    if (architecture < kOldestArchitecture) {
+      refuse("target", target, "is older than the kernels can use", "the oldest is sm_80");
+    }
+    if (tuning.scan != "popc") refuse("scan", tuning.scan, "is no scan variant of CUDA", "use scan=popc");
+    if (tuning.threads > kMostThreads) {
+      throw Error(ADAMAS_INVALID_SPEC, "threads", fmt::to_string(tuning.threads),
+                  "must be a multiple of 32 in 32..512", "nearest valid value: 512");
+    }
+    const std::int64_t shared = cuda_attend_shared_bytes(spec, tuning),
+                       limit = cuda_shared_limit(architecture);
+    if (shared > limit) {
+      throw Error(
+          ADAMAS_INVALID_SPEC, "dense_chunk", fmt::to_string(tuning.dense_chunk),
+          fmt::format(
+              "attend needs {} bytes of shared memory for group={} head_dim={} chunk={}, and a block on "
+              "{} has {}",
+              shared, spec.group, spec.head_dim, tuning.chunk, target, limit),
+          "make chunk, dense_chunk or threads smaller");
+    }
+  }
+
+  Tuning default_tuning(const Spec& spec, std::string_view) const override {
+    Tuning tuning;
+    tuning.scan = "popc";
+    tuning.scan_tile = 1024;
+    tuning.chunk = 32;  // short chunks spread a budget over many multiprocessors
+    tuning.dense_chunk = 256;
+    tuning.threads = 256;
+    // The same on every target, so that results do not depend on the card: what fits the smallest shared
+    // memory.
+    const std::int64_t limit = cuda_shared_limit(0);
+    while (tuning.dense_chunk > 64 && cuda_attend_shared_bytes(spec, tuning) > limit)
+      tuning.dense_chunk /= 2;
+    return tuning;
+  }
+
+  std::string emit(const Spec& spec, const Tuning& tuning, std::string_view target,
+                   Unit unit) const override {
+    const UnitTemplates parts = templates_of(unit);
+    std::string text = fmt::format("// adamas-jit: unit {} for {}\n// Spec: {}\n// Tuning: {}\n\n",
+                                   name(unit), target, spec.text(), tuning.text());
+    for (const std::string_view path : parts.before) {
+      text += embedded_template(path);
+      text += '\n';
+    }
+    text += cuda_specialization(spec, tuning, parts.formulas);
+    for (const std::string_view path : parts.after) {
+      text += '\n';
+      text += embedded_template(path);
+    }
+    return text;
+  }
+
+  Grid grid(Stage stage, const Spec& spec, const Tuning& tuning, const Shape& shape) const override {
+    constexpr std::int64_t kLimitX = std::numeric_limits<std::int32_t>::max(), kLimitYz = 65535;
+    constexpr int kSlotsPerBlock = kCudaEncodeThreads / 32 * kCudaSlotsPerWarp;
+    const auto threads = static_cast<std::uint32_t>(tuning.threads);
+    const std::int64_t per_kv_head = facts_of(spec).selections_per_kv_head;
+    const std::uint32_t kv_heads = grid_dimension("kv_heads", shape.kv_heads, kLimitYz);
+    const std::uint32_t selections = grid_dimension("selections", shape.kv_heads * per_kv_head, kLimitYz);
+    const std::uint32_t query_heads =
+        grid_dimension("query heads", static_cast<std::int64_t>(shape.kv_heads) * spec.group, kLimitYz);
+    const std::uint32_t rows =
+        grid_dimension("rows", static_cast<std::int64_t>(shape.batch) * spec.query_rows, kLimitYz);
+    switch (stage) {
+      case Stage::encode:
+      case Stage::export_codes:
+      case Stage::import_codes:
+        return {grid_dimension("count", ceil_div(shape.slots, kSlotsPerBlock), kLimitX), kv_heads, 1,
+                kCudaEncodeThreads, 0};
+      case Stage::prepare_query:
+        return {1, kv_heads, rows, kCudaPrepareThreads, 0};
+      case Stage::scan:
+        return {grid_dimension("max_tokens", ceil_div(shape.max_tokens, tuning.scan_tile), kLimitX), kv_heads,
+                rows, threads, 0};
+      case Stage::select:
+        return {1, selections, rows, threads, 0};
+      case Stage::attend: {
+        // Dense rows deal their chunks to the blocks of the group's selections.
+        const std::int64_t lists = std::min<std::int64_t>(shape.chunks, ceil_div(spec.budget, tuning.chunk));
+        const std::int64_t dense = ceil_div(shape.chunks, per_kv_head);
+        return {grid_dimension("chunks", std::max(lists, dense), kLimitX), selections, rows, threads,
+                static_cast<std::uint32_t>(cuda_attend_shared_bytes(spec, tuning))};
+      }
+      case Stage::merge:
+        return {1, query_heads, rows, kCudaMergeThreads, 0};
+    }
+    throw Error(ADAMAS_INTERNAL, "stage", fmt::to_string(static_cast<int>(stage)), "is no stage");
+  }
+
+  std::string layout_id(const Spec& spec) const override {
+    const std::string page =
+        spec.cache_form == CacheForm::contiguous ? std::string("rows") : fmt::format("p{}", spec.page_size);
+    return fmt::format("cuda/planes/b{}/d{}/{}/v1", spec.buckets, spec.head_dim, page);
+  }
+
+  int code_row_bytes(const Spec& spec) const override {
+    const CudaFacts cuda = cuda_facts_of(spec);
+    return cuda.facts.code_bits * cuda.words * kWordBytes;
+  }
+
+  CodeStrides code_strides(const Spec& spec, int kv_heads, std::int64_t page_tokens) const override {
+    const CudaFacts cuda = cuda_facts_of(spec);
+    CodeStrides strides;
+    strides.plane = page_tokens * cuda.words * kWordBytes;
+    strides.head = strides.plane * cuda.facts.code_bits;
+    strides.page = strides.head * kv_heads;
+    return strides;
+  }
+
+  std::int64_t prepared_query_bytes(const Spec& spec) const override {
+    return cuda_facts_of(spec).prepared_bytes;
+  }
+};
+
+}  // namespace
+
+const Generator& cuda_generator() {
+  static const CudaGenerator generator;
+  return generator;
+}
+
+}  // namespace adamas::codegen

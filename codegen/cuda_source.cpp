@@ -1,0 +1,206 @@
+// Emits the constants and formulas of a CUDA unit. See cuda_source.hpp.
+#include "codegen/cuda_source.hpp"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <vector>
+
+#include "codegen/cuda_facts.hpp"
+#include "templates/args.h"
+
+namespace adamas::codegen {
+namespace {
+
+std::string constant(std::string_view type, std::string_view name, std::string_view value) {
+  return fmt::format("inline constexpr {} {} = {};\n", type, name, value);
+}
+std::string integer(std::string_view name, std::int64_t value) {
+  return constant("int", name, fmt::to_string(value));
+}
+std::string boolean(std::string_view name, bool value) {
+  return constant("bool", name, value ? "true" : "false");
+}
+std::string element(std::string_view key, ElementType type) {
+  return constant("Element", key, fmt::format("Element::{}", name(type)));
+}
+
+std::string constants(const Spec& spec, const Tuning& tuning) {
+  const CudaFacts cuda = cuda_facts_of(spec);
+  const Facts& facts = cuda.facts;
+  std::string text = "// What the caller asked for.\n";
+  text += integer("kHeadDim", spec.head_dim);
+  text += integer("kValueDim", spec.value_dim);
+  text += integer("kBuckets", spec.buckets);
+  text += boolean("kDot", spec.estimator == Estimator::dot);
+  text += integer("kBudget", spec.budget);
+  text += integer("kSink", spec.sink);
+  text += integer("kRecent", spec.recent);
+  text += integer("kGroup", spec.group);
+  text += integer("kQueryRows", spec.query_rows);
+  text += element("kKvType", spec.kv_type);
+  text += element("kQueryType", spec.q_type);
+  text += element("kOutType", spec.out_type);
+  text += boolean("kPaged", spec.cache_form == CacheForm::block_table);
+  text += integer("kPageSize", spec.page_size);
+  text += boolean("kLse", spec.lse);
+  text += boolean("kSoftCap", spec.soft_cap);
+  text += boolean("kWindow", spec.window);
+  text += boolean("kSinkLogits", spec.sink_logits);
+  text += "\n// What follows from it.\n";
+  text += integer("kWords", cuda.words);
+  text += integer("kPlanes", facts.code_bits);
+  text += integer("kQueryPlanes", cuda.query_planes);
+  text += integer("kQueryMax", facts.query_max);
+  text += integer("kScoreLimit", facts.score_limit);
+  text += integer("kKeyForced", facts.key_forced);
+  text += integer("kSelectionsPerKvHead", facts.selections_per_kv_head);
+  text += integer("kDigits", cuda.digits);
+  text += integer("kDigitBits", cuda.digit_bits);
+  text += integer("kRotateScratch", cuda.rotate_scratch);
+  text += integer("kPreparedBytes", cuda.prepared_bytes);
+  text += fmt::format("using OrderKey = unsigned {};\n", facts.key_bytes == 2 ? "short" : "int");
+  text += "\n// How the work is cut.\n";
+  text += integer("kScanTile", tuning.scan_tile);
+  text += integer("kChunk", tuning.chunk);
+  text += integer("kDenseChunk", tuning.dense_chunk);
+  text += integer("kThreads", tuning.threads);
+  text += integer("kEncodeThreads", kCudaEncodeThreads);
+  text += integer("kSlotsPerWarp", kCudaSlotsPerWarp);
+  text += integer("kPrepareThreads", kCudaPrepareThreads);
+  text += integer("kMergeThreads", kCudaMergeThreads);
+  text += integer("kAttendSliceBytes", kCudaAttendSliceBytes);
+  text += integer("kAttendSharedBytes", cuda_attend_shared_bytes(spec, tuning));
+  text += fmt::format(R"(
+/// A query head as the scan meets it.
+struct alignas(16) PreparedQuery {{
+  unsigned planes[kQueryPlanes][kWords];  ///< dot: two's complement bits; manhattan: plane t = [code > t]
+  int bias;                               ///< order key where no plane has a bit in common with the key's
+}};
+
+static_assert(sizeof(adamas_abi::Args) == {}, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query is larger than the workspace for it");
+static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "the radix search does not reach the largest order key");
+static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
+)",
+                      sizeof(adamas_abi::Args));
+  return text;
+}
+
+/// Hadamard transform: one call a stage.
+std::string rotate(const Spec& spec) {
+  const HadamardFactors factors = facts_of(spec).hadamard;
+  std::string text;
+  if (factors.order > 1) {
+    text += fmt::format(
+        "\n/// Signs of the Hadamard matrix of order {}: bit b of row r set = entry (r, b) is -1.\n",
+        factors.order);
+    text += fmt::format("__device__ __constant__ const unsigned kHadamardSigns[{}] = {{\n", factors.order);
+    std::string line = "   ";
+    for (const std::uint32_t row : hadamard_rows(factors.order)) {
+      line += fmt::format(" {:#x},", row);
+      if (line.size() > 90) {
+        text += line + "\n";
+        line = "   ";
+      }
+    }
+    if (line != "   ") text += line + "\n";
+    text += "};\n";
+  }
+  text += fmt::format(
+      "\n/// Orthonormal Hadamard transform of size {} = {} * 2^{} of each of the {} blocks of a vector.\n",
+      spec.hadamard, factors.order, factors.log2, spec.head_dim / spec.hadamard);
+  text += fmt::format("__device__ __forceinline__ void rotate(float (&x)[kWords], float*{}) {{\n",
+                      factors.order > 1 ? " scratch" : "");
+  for (int k = 0; k < factors.log2; ++k) {
+    text += fmt::format("  butterfly<{}>(x);\n", 1 << k);
+  }
+  if (factors.order > 1) {
+    text += fmt::format("  mix<{}, {}, kHeadDim>(x, kHadamardSigns, scratch);\n", factors.order,
+                        1 << factors.log2);
+  }
+  text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
+  return text;
+}
+
+std::string bucket_of(const Spec& spec) {
+  std::string text =
+      "\n/// Code of an element: the number of thresholds strictly below it; 0 for NaN.\n"
+      "__device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets - 1]) {\n"
+      "  unsigned code = y > t[0];\n";
+  for (int j = 1; j < spec.buckets - 1; ++j) {
+    text += fmt::format("  code += y > t[{}];\n", j);
+  }
+  return text + "  return code;\n}\n";
+}
+
+/// Reads the words that order_key combines: `c0` ... of the key, `q0` ... of the query.
+std::string word_names(int planes, char name, std::string_view array) {
+  std::string text;
+  for (int plane = 0; plane < planes; ++plane) {
+    text += fmt::format("    const unsigned {}{} = {}[{}][w];\n", name, plane, array, plane);
+  }
+  return text;
+}
+
+/// dot: sum_i q_i (2 c_i - (B-1)) = 2 sum_k 2^k sum_p w_p popc(Q_p & C_k) - (B-1) sum_i q_i, where w_p = 2^p,
+/// and -2^p for the sign plane. Counts of equal weight are added first.
+std::string dot_formula(int key_planes, int query_planes) {
+  std::map<int, std::string> terms;  // by exponent of the weight
+  for (int p = 0; p < query_planes; ++p) {
+    for (int k = 0; k < key_planes; ++k) {
+      terms[p + k] += fmt::format(" {} __popc(q{} & c{})", p == query_planes - 1 ? "-" : "+", p, k);
+    }
+  }
+  std::string declarations = "  int ", loop, result;
+  for (const auto& [exponent, sum] : terms) {
+    declarations += fmt::format("{}a{} = 0", exponent == 0 ? "" : ", ", exponent);
+    loop += fmt::format("    a{} = a{}{};\n", exponent, exponent, sum);
+    result += exponent == 0 ? std::string("a0") : fmt::format(" + {} * a{}", 1 << exponent, exponent);
+  }
+  return declarations + ";\n#pragma unroll\n  for (int w = 0; w < kWords; ++w) {\n" +
+         word_names(key_planes, 'c', "codes") + word_names(query_planes, 'q', "query.planes") + loop +
+         "  }\n  return query.bias + 2 * (" + result + ");\n";
+}
+
+/// Plane [code >= level] of codes given by binary planes c0 .. c<planes-1>.
+std::string thermometer(int planes, int level) {
+  const int half = 1 << (planes - 1);
+  const std::string top = fmt::format("c{}", planes - 1);
+  if (level == half) return top;
+  if (level < half) return fmt::format("({} | {})", top, thermometer(planes - 1, level));
+  return fmt::format("({} & {})", top, thermometer(planes - 1, level - half));
+}
+
+/// manhattan: |a - b| = sum over levels of [a >= level] xor [b >= level].
+std::string manhattan_formula(int key_planes, int levels) {
+  std::string text = "  int distance = 0;\n#pragma unroll\n  for (int w = 0; w < kWords; ++w) {\n" +
+                     word_names(key_planes, 'c', "codes") + word_names(levels, 'q', "query.planes");
+  for (int level = 1; level <= levels; ++level) {
+    text += fmt::format("    distance += __popc({} ^ q{});\n", thermometer(key_planes, level), level - 1);
+  }
+  return text + "  }\n  return query.bias - distance;\n";
+}
+
+std::string order_key(const Spec& spec) {
+  const CudaFacts cuda = cuda_facts_of(spec);
+  const bool dot = spec.estimator == Estimator::dot;
+  const std::string meaning =
+      dot ? "kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1))" : "kScoreLimit - sum of |q_i - c_i|";
+  return fmt::format("\n/// Order key of one token for one query head: {}; larger is better.\n", meaning) +
+         "__device__ __forceinline__ int order_key(const unsigned (&codes)[kPlanes][kWords], const "
+         "PreparedQuery& query) {\n" +
+         (dot ? dot_formula(cuda.facts.code_bits, cuda.query_planes)
+              : manhattan_formula(cuda.facts.code_bits, cuda.query_planes)) +
+         "}\n";
+}
+
+}  // namespace
+
+std::string cuda_specialization(const Spec& spec, const Tuning& tuning, bool formulas) {
+  std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning);
+  if (formulas) text += rotate(spec) + bucket_of(spec) + order_key(spec);
+  return text + "\n}  // namespace adamas_cuda\n";
+}
+
+}  // namespace adamas::codegen

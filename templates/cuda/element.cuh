@@ -1,0 +1,99 @@
+// Elements in memory: how f16, bf16 and f32 become float32 and back. The only PTX of the kernels, so that the
+// source needs no header of any toolkit.
+#pragma once
+
+#include "templates/args.h"
+
+namespace adamas_cuda {
+
+using adamas_abi::i64;
+
+enum class Element { f16, bf16, f32 };
+
+/// Bits of an f16 as float32; exact.
+__device__ __forceinline__ float f16_to_float(unsigned short bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+/// Round to nearest, ties to even.
+__device__ __forceinline__ unsigned short float_to_f16(float value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+/// A bf16 is the upper half of a float32.
+__device__ __forceinline__ float bf16_to_float(unsigned short bits) {
+  return __uint_as_float(static_cast<unsigned>(bits) << 16);
+}
+
+/// Round to nearest, ties to even.
+__device__ __forceinline__ unsigned short float_to_bf16(float value) {
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+/// A 16-bit element as float32; exact.
+template <Element kType>
+__device__ __forceinline__ float widen(unsigned short bits) {
+  static_assert(kType != Element::f32, "widen takes 16-bit elements");
+  if constexpr (kType == Element::f16) {
+    return f16_to_float(bits);
+  } else {
+    return bf16_to_float(bits);
+  }
+}
+
+/// Element `index` of an array, as float32.
+template <Element kType>
+__device__ __forceinline__ float load_element(const void* base, i64 index) {
+  if constexpr (kType == Element::f32) {
+    return __ldg(static_cast<const float*>(base) + index);
+  } else {
+    return widen<kType>(__ldg(static_cast<const unsigned short*>(base) + index));
+  }
+}
+
+/// Stores float32 as element `index` of an array, rounded to nearest even.
+template <Element kType>
+__device__ __forceinline__ void store_element(void* base, i64 index, float value) {
+  if constexpr (kType == Element::f32) {
+    static_cast<float*>(base)[index] = value;
+  } else {
+    static_cast<unsigned short*>(base)[index] =
+        kType == Element::f16 ? float_to_f16(value) : float_to_bf16(value);
+  }
+}
+
+/// The two 16-bit elements of a word, the one at the lower address first.
+template <Element kType>
+__device__ __forceinline__ void widen_pair(unsigned word, float* out) {
+  out[0] = widen<kType>(static_cast<unsigned short>(word & 0xffffu));
+  out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));
+}
+
+/// kCount (2, 4 or 8) consecutive 16-bit elements from `index` on, one load. Their address is a multiple of
+/// their size.
+template <Element kType, int kCount>
+__device__ __forceinline__ void load_vector(const void* base, i64 index, float (&out)[kCount]) {
+  const unsigned short* address = static_cast<const unsigned short*>(base) + index;
+  if constexpr (kCount == 8) {
+    const uint4 words = __ldg(reinterpret_cast<const uint4*>(address));
+    widen_pair<kType>(words.x, out);
+    widen_pair<kType>(words.y, out + 2);
+    widen_pair<kType>(words.z, out + 4);
+    widen_pair<kType>(words.w, out + 6);
+  } else if constexpr (kCount == 4) {
+    const uint2 words = __ldg(reinterpret_cast<const uint2*>(address));
+    widen_pair<kType>(words.x, out);
+    widen_pair<kType>(words.y, out + 2);
+  } else {
+    static_assert(kCount == 2, "2, 4 or 8 elements make a vector");
+    widen_pair<kType>(__ldg(reinterpret_cast<const unsigned*>(address)), out);
+  }
+}
+
+}  // namespace adamas_cuda

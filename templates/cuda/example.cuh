@@ -1,0 +1,108 @@
+// What the generator writes for the default Spec, so that editors and nvcc can read the templates: in an emitted unit
+// the text of another Spec stands in this place. A test compares this file with the generator's output.
+#pragma once
+
+#include "templates/cuda/element.cuh"
+#include "templates/cuda/group.cuh"
+#include "templates/cuda/hadamard.cuh"
+
+namespace adamas_cuda {
+
+// What the caller asked for.
+inline constexpr int kHeadDim = 128;
+inline constexpr int kValueDim = 128;
+inline constexpr int kBuckets = 4;
+inline constexpr bool kDot = true;
+inline constexpr int kBudget = 128;
+inline constexpr int kSink = 0;
+inline constexpr int kRecent = 1;
+inline constexpr int kGroup = 1;
+inline constexpr int kQueryRows = 1;
+inline constexpr Element kKvType = Element::f16;
+inline constexpr Element kQueryType = Element::f16;
+inline constexpr Element kOutType = Element::f16;
+inline constexpr bool kPaged = true;
+inline constexpr int kPageSize = 16;
+inline constexpr bool kLse = true;
+inline constexpr bool kSoftCap = false;
+inline constexpr bool kWindow = false;
+inline constexpr bool kSinkLogits = false;
+
+// What follows from it.
+inline constexpr int kWords = 4;
+inline constexpr int kPlanes = 2;
+inline constexpr int kQueryPlanes = 4;
+inline constexpr int kQueryMax = 7;
+inline constexpr int kScoreLimit = 2688;
+inline constexpr int kKeyForced = 5377;
+inline constexpr int kSelectionsPerKvHead = 1;
+inline constexpr int kDigits = 1;
+inline constexpr int kDigitBits = 13;
+inline constexpr int kRotateScratch = 1;
+inline constexpr int kPreparedBytes = 128;
+using OrderKey = unsigned short;
+
+// How the work is cut.
+inline constexpr int kScanTile = 1024;
+inline constexpr int kChunk = 32;
+inline constexpr int kDenseChunk = 256;
+inline constexpr int kThreads = 256;
+inline constexpr int kEncodeThreads = 256;
+inline constexpr int kSlotsPerWarp = 4;
+inline constexpr int kPrepareThreads = 128;
+inline constexpr int kMergeThreads = 256;
+inline constexpr int kAttendSliceBytes = 65536;
+inline constexpr int kAttendSharedBytes = 11264;
+
+/// A query head as the scan meets it.
+struct alignas(16) PreparedQuery {
+  unsigned planes[kQueryPlanes][kWords];  ///< dot: two's complement bits; manhattan: plane t = [code > t]
+  int bias;                               ///< order key where no plane has a bit in common with the key's
+};
+
+static_assert(sizeof(adamas_abi::Args) == 408, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query is larger than the workspace for it");
+static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "the radix search does not reach the largest order key");
+static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
+
+/// Orthonormal Hadamard transform of size 128 = 1 * 2^7 of each of the 1 blocks of a vector.
+__device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
+  butterfly<1>(x);
+  butterfly<2>(x);
+  butterfly<4>(x);
+  butterfly<8>(x);
+  butterfly<16>(x);
+  butterfly<32>(x);
+  butterfly<64>(x);
+  scale(x, 0x1.6a09e6p-4f);
+}
+
+/// Code of an element: the number of thresholds strictly below it; 0 for NaN.
+__device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets - 1]) {
+  unsigned code = y > t[0];
+  code += y > t[1];
+  code += y > t[2];
+  return code;
+}
+
+/// Order key of one token for one query head: kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)); larger is better.
+__device__ __forceinline__ int order_key(const unsigned (&codes)[kPlanes][kWords], const PreparedQuery& query) {
+  int a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0;
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) {
+    const unsigned c0 = codes[0][w];
+    const unsigned c1 = codes[1][w];
+    const unsigned q0 = query.planes[0][w];
+    const unsigned q1 = query.planes[1][w];
+    const unsigned q2 = query.planes[2][w];
+    const unsigned q3 = query.planes[3][w];
+    a0 = a0 + __popc(q0 & c0);
+    a1 = a1 + __popc(q0 & c1) + __popc(q1 & c0);
+    a2 = a2 + __popc(q1 & c1) + __popc(q2 & c0);
+    a3 = a3 + __popc(q2 & c1) - __popc(q3 & c0);
+    a4 = a4 - __popc(q3 & c1);
+  }
+  return query.bias + 2 * (a0 + 2 * a1 + 4 * a2 + 8 * a3 + 16 * a4);
+}
+
+}  // namespace adamas_cuda
