@@ -1,0 +1,157 @@
+// Straight-line code for one bucket count: comparisons, packing, table indexes and table entries.
+//
+// A code row is a sequence of nibbles, two a byte, the lower first. A nibble is an index into a table of 16 entries:
+//   buckets=2   four elements, one bit each           buckets=4   two elements, two bits each
+//   buckets=16  one element, four bits
+//   buckets=8   three bits of one element; the fourth bits of three neighbouring nibbles hold a fourth element. That
+//               packs three bits an element (a nibble each would cost a third more), and a dot product never has to
+//               assemble the fourth element: its bits add up on their own.
+#include <fmt/format.h>
+
+#include "codegen/cpu_layout.hpp"
+#include "codegen/cpu_source.hpp"
+
+namespace adamas::codegen {
+namespace {
+
+std::string bucket_text(int buckets) {
+  std::string sum;
+  for (int t = 0; t < buckets - 1; ++t) {
+    if (t > 0) sum += t % 6 == 0 ? " +\n           " : " + ";
+    sum += fmt::format("(y > t[{}])", t);
+  }
+  return "/// Code of a rotated element: how many of the thresholds lie strictly below it (a comparison gives -1 for true,\n"
+         "/// and 0 for NaN).\n"
+         "ADAMAS_INLINE I32x8 bucket(F32x8 y, const float* t) {\n"
+         "  return -(" + sum + ");\n}\n\n";
+}
+
+struct PackingText {
+  std::string_view pack;    ///< body of pack_nibble(codes c, n)
+  std::string_view unpack;  ///< body of code_of(row, i)
+};
+
+PackingText packing_text(int buckets) {
+  switch (buckets) {
+    case 2:
+      return {"  return c[4 * n] | c[4 * n + 1] << 1 | c[4 * n + 2] << 2 | c[4 * n + 3] << 3;\n",
+              "  return nibble_of(row, i / 4) >> i % 4 & 1;\n"};
+    case 4:
+      return {"  return c[2 * n] | c[2 * n + 1] << 2;\n",
+              "  return nibble_of(row, i / 2) >> i % 2 * 2 & 3;\n"};
+    case 8:
+      return {"  const int four = n / 3 * 4, k = n % 3;\n"
+              "  return c[four + k] | (c[four + 3] >> k & 1) << 3;\n",
+              "  const int n = i / 4 * 3;\n"
+              "  if (i % 4 < 3) return nibble_of(row, n + i % 4) & 7;\n"
+              "  return nibble_of(row, n) >> 3 | nibble_of(row, n + 1) >> 3 << 1 | nibble_of(row, n + 2) >> 3 << 2;\n"};
+    default:
+      return {"  return c[n];\n", "  return nibble_of(row, i);\n"};
+  }
+}
+
+/// The codes that index values 0..15 stand for: bits shift .. shift + width - 1 of the index.
+std::string index_codes(std::string_view name, int shift, int width) {
+  std::string values;
+  for (int v = 0; v < 16; ++v) values += fmt::format("{}{}", v == 0 ? "" : ", ", v >> shift & ((1 << width) - 1));
+  return fmt::format("constexpr IndexCodes {}{{{{{}}}}};\n", name, values);
+}
+
+/// Body of unit_entries(query q, unit, table), and the tables it uses.
+struct EntriesText {
+  std::string codes;
+  std::string bound;  ///< expression for the largest entry
+  std::string body;
+};
+
+EntriesText entries_text(const Spec& spec) {
+  switch (spec.buckets) {
+    case 2:
+      return {index_codes("kBit0", 0, 1) + index_codes("kBit1", 1, 1) + index_codes("kBit2", 2, 1) +
+                  index_codes("kBit3", 3, 1),
+              "largest(kBit0) + largest(kBit1) + largest(kBit2) + largest(kBit3)",
+              "  const int* const q = query + (unit * 2 + table) * 4;\n"
+              "  return element_entries(q[0], kBit0, 1) + element_entries(q[1], kBit1, 1) +\n"
+              "         element_entries(q[2], kBit2, 1) + element_entries(q[3], kBit3, 1);\n"};
+    case 4:
+      return {index_codes("kLow", 0, 2) + index_codes("kHigh", 2, 2), "largest(kLow) + largest(kHigh)",
+              "  const int* const q = query + (unit * 2 + table) * 2;\n"
+              "  return element_entries(q[0], kLow, 3) + element_entries(q[1], kHigh, 3);\n"};
+    case 8:
+      if (spec.estimator == Estimator::dot) {
+        return {index_codes("kLow", 0, 3) + index_codes("kSpareBit", 3, 1), "largest(kLow) + (largest(kSpareBit) << 2)",
+                "  const int n = unit * 2 + table, k = n % 3;\n"
+                "  const int* const q = query + n / 3 * 4;\n"
+                "  return element_entries(q[k], kLow, 7) + (element_entries(q[3], kSpareBit, 1) << k);\n"};
+      }
+      return {index_codes("kLow", 0, 3), "largest(kLow)",
+              "  const int* const q = query + unit * 8;\n"
+              "  const int i = table < 6 ? table / 3 * 4 + table % 3 : (table - 6) * 4 + 3;\n"
+              "  return element_entries(q[i], kLow, 7);\n"};
+    default:
+      return {index_codes("kWhole", 0, 4), "largest(kWhole)",
+              "  return element_entries(query[unit * 2 + table], kWhole, 15);\n"};
+  }
+}
+
+}  // namespace
+
+std::string cpu_code_functions(const Spec& spec) {
+  const PackingText packing = packing_text(spec.buckets);
+  return fmt::format(
+      "namespace adamas_cpu {{\n\n"
+      "{}"
+      "/// Nibble n of a code row, from the codes of all elements.\n"
+      "template <class Code>\n"
+      "ADAMAS_INLINE Code pack_nibble(const Code* c, int n) {{\n{}}}\n\n"
+      "/// Nibble n of the code row whose byte 0 is at `row`.\n"
+      "ADAMAS_INLINE int nibble_of(const u8* row, int n) {{ return row[n / 2 * kTileTokens] >> n % 2 * 4 & 15; }}\n\n"
+      "/// Code of element i.\n"
+      "ADAMAS_INLINE int code_of(const u8* row, int i) {{\n{}}}\n\n"
+      "}}  // namespace adamas_cpu\n",
+      bucket_text(spec.buckets), packing.pack, packing.unpack);
+}
+
+std::string cpu_scan_functions(const Spec& spec) {
+  const CpuScanLayout scan = cpu_scan_layout(spec);
+  const EntriesText entries = entries_text(spec);
+  std::string text = "namespace adamas_cpu {\n\n";
+  text += fmt::format(
+      "// A unit of {} gives {} table indexes; {} of them add up in a byte before the sums are widened.\n"
+      "constexpr int kUnitRows = {};\n"
+      "constexpr int kUnitTables = {};\n"
+      "constexpr int kUnits = kRowBytes / kUnitRows;\n"
+      "constexpr int kUnitsPerSum = {};\n"
+      "constexpr int kPlanes = {};{}\n"
+      "constexpr int kPlaneShift = {};\n\n",
+      scan.unit_rows == 1 ? "one byte row" : "three byte rows", scan.unit_tables,
+      scan.units_per_sum == 1 ? "those" : fmt::format("those of {} units", scan.units_per_sum), scan.unit_rows,
+      scan.unit_tables, scan.units_per_sum, scan.planes,
+      scan.planes == 1 ? "" : "  // entries exceed a byte: low bits and high bits have tables of their own",
+      scan.plane_shift);
+  text += "// Codes that the values of an index stand for, and the largest entry that can follow from them\n";
+  text += entries.codes;
+  text += fmt::format(
+      "constexpr int kEntryMax = ({}) * (kDot ? kQueryMax : 1);\n"
+      "static_assert(kEntryMax == {});\n\n",
+      entries.bound, scan.entry_max);
+  text +=
+      "/// Table indexes of a unit's byte rows.\n"
+      "ADAMAS_INLINE void unit_indexes(const U8x64 (&rows)[kUnitRows], U8x64 (&index)[kUnitTables]) {\n";
+  for (int r = 0; r < scan.unit_rows; ++r) {
+    text += fmt::format("  index[{}] = rows[{}] & 15;\n  index[{}] = rows[{}] >> 4;\n", 2 * r, r, 2 * r + 1, r);
+  }
+  if (scan.unit_tables == 8) {
+    for (int four = 0; four < 2; ++four) {
+      const int n = 3 * four;
+      text += fmt::format("  index[{}] = (index[{}] & 8) >> 3 | (index[{}] & 8) >> 2 | (index[{}] & 8) >> 1;\n",
+                          6 + four, n, n + 1, n + 2);
+    }
+  }
+  text += "}\n\n/// Entries of one of a unit's tables, from the query's integers.\n"
+          "ADAMAS_INLINE U16x16 unit_entries(const int* query, int unit, int table) {\n";
+  text += entries.body;
+  return text + "}\n\n}  // namespace adamas_cpu\n";
+}
+
+}  // namespace adamas::codegen

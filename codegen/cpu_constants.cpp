@@ -1,0 +1,102 @@
+// Constants of a CPU specialization, as source text.
+#include <fmt/format.h>
+
+#include "codegen/cpu_layout.hpp"
+#include "codegen/cpu_source.hpp"
+#include "codegen/facts.hpp"
+#include "templates/args.h"
+
+namespace adamas::codegen {
+namespace {
+
+std::string_view format_name(ElementType type) {
+  switch (type) {
+    case ElementType::bf16: return "BFloat16";
+    case ElementType::f32: return "Float32";
+    default: return "Float16";
+  }
+}
+
+std::string hadamard_text(const HadamardFactors& factors) {
+  std::string text = fmt::format(
+      "// y = x H / sqrt(kHadamard), kHadamard = kHadamardOrder * 2^kHadamardLog2\n"
+      "inline constexpr int kHadamardOrder = {};\n"
+      "inline constexpr int kHadamardLog2 = {};\n"
+      "inline constexpr float kHadamardNorm = {:a}f;\n",
+      factors.order, factors.log2, factors.norm);
+  text += "// Rows of the matrix across: bit j of row r set = entry (r, j) is -1.\n";
+  text += fmt::format("inline constexpr unsigned kHadamardRows[{}] = {{", factors.order);
+  int column = 0;
+  for (const std::uint32_t row : hadamard_rows(factors.order)) {
+    text += fmt::format("{}{:#x}", column == 0 ? "" : column % 10 == 0 ? ",\n    " : ", ", row);
+    ++column;
+  }
+  return text + "};\n";
+}
+
+}  // namespace
+
+std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
+  const Facts facts = facts_of(spec);
+  const CpuCodeLayout codes = cpu_code_layout(spec);
+  const CpuScanLayout scan = cpu_scan_layout(spec);
+  const bool blocks = spec.cache_form == CacheForm::block_table;
+
+  std::string text = "namespace adamas_cpu {\n\n";
+  const auto line = [&text](std::string_view type, std::string_view name, const auto& value) {
+    text += fmt::format("inline constexpr {} {} = {};\n", type, name, value);
+  };
+  text += fmt::format(
+      "// Formats of K and V, of the query and of the output\n"
+      "struct Float16;\nstruct BFloat16;\nstruct Float32;\n"
+      "using Kv = {};\nusing Query = {};\nusing Out = {};\n\n",
+      format_name(spec.kv_type), format_name(spec.q_type), format_name(spec.out_type));
+
+  text += "// Shape\n";
+  line("int", "kHeadDim", spec.head_dim);
+  line("int", "kValueDim", spec.value_dim);
+  line("int", "kGroup", spec.group);
+  line("int", "kQueryRows", spec.query_rows);
+  line("int", "kBudget", spec.budget);
+  line("int", "kSink", spec.sink);
+  line("int", "kRecent", spec.recent);
+  line("bool", "kKvHeadScope", spec.scope == Scope::kv_head);
+  line("int", "kSelectionsPerKvHead", facts.selections_per_kv_head);
+  line("bool", "kLse", spec.lse);
+  line("bool", "kSoftCap", spec.soft_cap);
+  line("bool", "kWindow", spec.window);
+  line("bool", "kSinkLogits", spec.sink_logits);
+
+  text += "\n// Transform\n";
+  line("int", "kHadamard", spec.hadamard);
+  text += hadamard_text(facts.hadamard);
+
+  text += "\n// Codes and scores\n";
+  line("int", "kBuckets", spec.buckets);
+  line("bool", "kDot", spec.estimator == Estimator::dot);
+  line("int", "kQueryMax", facts.query_max);
+  line("int", "kScoreLimit", facts.score_limit);
+  line("int", "kKeyLimit", facts.key_limit);
+  text += fmt::format("using OrderKey = unsigned {};\n", facts.key_bytes == 2 ? "short" : "int");
+  text += "static_assert(kKeyLimit == (kDot ? 2 : 1) * kScoreLimit);\n";
+  text += "static_assert(kScoreLimit == kHeadDim * (kBuckets - 1) * (kDot ? kQueryMax : 1));\n";
+
+  text += "\n// Layout of codes and of prepared queries\n";
+  text += fmt::format("inline constexpr int kPageTokens = {};{}\n", blocks ? spec.page_size : 0,
+                      blocks ? "" : "  // known at run time");
+  line("int", "kTileTokens", codes.tile_tokens);
+  line("int", "kRowBytes", codes.row_bytes);
+  line("int", "kPreparedBytes", scan.prepared_bytes);
+  text += "static_assert(kPageTokens % kTileTokens == 0);\n";
+
+  text += "\n// Work items\n";
+  line("int", "kSlotBlock", kCpuSlotBlock);
+  line("int", "kScanTile", tuning.scan_tile);
+  line("int", "kChunk", tuning.chunk);
+  line("int", "kDenseChunk", tuning.dense_chunk);
+  text += fmt::format("static_assert(sizeof(adamas_abi::Args) == {}, \"host and kernel disagree on Args\");\n",
+                      sizeof(adamas_abi::Args));
+  return text + "\n}  // namespace adamas_cpu\n";
+}
+
+}  // namespace adamas::codegen

@@ -1,0 +1,103 @@
+// Where things are: what a row of the call sees, and which slot of the cache holds a position.
+//
+// Lengths, starts and tables are device data that nobody has checked. Whatever they hold, a location that comes out of
+// here lies inside the cache; what had to be clamped is told by a status bit.
+#pragma once
+
+#include "templates/cpu/types.hpp"
+
+namespace adamas_cpu {
+
+/// One query row: it stands at position `own` and sees positions first..own. An inert row (padding, or more rows than
+/// tokens) has own = -1 and sees none.
+struct Row {
+  i64 number;    // of the call
+  i64 sequence;
+  i64 length;    // tokens of the sequence, clamped
+  i64 start;     // index of position 0
+  i64 first;
+  i64 own;
+  bool clamped;  // the length was not within 0..max_tokens
+
+  i64 visible() const { return own - first + 1; }
+};
+
+ADAMAS_FUNCTION Row row_of(const Args& args, unsigned number) {
+  Row row{};
+  row.number = number;
+  row.sequence = number / kQueryRows;
+  const i64 given = args.lengths[row.sequence];
+  row.length = smaller(larger(given, i64(0)), args.max_tokens);
+  row.clamped = row.length != given;
+  row.start = args.starts != nullptr ? args.starts[row.sequence] : 0;
+  row.own = row.length - kQueryRows + number % kQueryRows;
+  if (row.own < 0) {
+    row.own = -1;
+    return row;
+  }
+  if constexpr (kWindow) row.first = smaller(larger(row.own - args.window + 1, i64(0)), row.own + 1);
+  return row;
+}
+
+/// Tokens that a selection of this row may hold.
+ADAMAS_FUNCTION i64 row_budget(const Args& args, const Row& row) {
+  if (args.row_budgets == nullptr) return kBudget;
+  return smaller(larger(i64(args.row_budgets[row.number]), i64(0)), i64(kBudget));
+}
+
+/// Whether the row attends to everything it sees instead of a selection.
+ADAMAS_FUNCTION bool attends_all(const Args& args, const Row& row) {
+  return args.all_tokens != 0 || row.visible() <= args.dense_below;
+}
+
+/// Tokens of a page: known at compile time where pages are blocks of a table.
+ADAMAS_INLINE i64 page_tokens(const Args& args) { return kPageTokens > 0 ? kPageTokens : args.page_tokens; }
+
+/// A token's place in the cache.
+struct Slot {
+  i64 page;
+  i64 token;  // within the page
+
+  i64 number(const Args& args) const { return page * page_tokens(args) + token; }
+};
+
+ADAMAS_INLINE i64 clamp_index(i64 index, i64 limit, u32& status) {
+  const i64 inside = smaller(larger(index, i64(0)), limit - 1);
+  if (inside != index) status |= adamas_abi::kBadTable;
+  return inside;
+}
+
+/// The slot of index `index` (start + position) of a row's sequence.
+ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u32& status) {
+  if constexpr (kPageTokens > 0) {
+    const i64 indexes = args.table_stride * kPageTokens;
+    const u64 inside = static_cast<u64>(clamp_index(index, indexes, status));
+    const i64 entry = args.table[row.sequence * args.table_stride + static_cast<i64>(inside / kPageTokens)];
+    return {clamp_index(entry, args.pages, status), static_cast<i64>(inside % kPageTokens)};
+  } else {
+    return {args.sequence_slots > 0 ? row.sequence : 0, clamp_index(index, args.page_tokens, status)};
+  }
+}
+
+/// The slot of number `number`; false for padding (-1) and for numbers outside the cache, which are reported.
+ADAMAS_INLINE bool slot_of_number(const Args& args, i64 number, Slot& slot, u32& status) {
+  if (number == -1) return false;
+  const i64 tokens = page_tokens(args);
+  if (number < 0 || number >= args.pages * tokens) {
+    status |= adamas_abi::kBadSlot;
+    return false;
+  }
+  slot = {static_cast<i64>(static_cast<u64>(number) / static_cast<u64>(tokens)),
+          static_cast<i64>(static_cast<u64>(number) % static_cast<u64>(tokens))};
+  return true;
+}
+
+// Codes of a (page, head): tiles of kTileTokens tokens, a tile holding byte row after byte row, a byte row one byte of
+// every token. Byte j of a token's code row is therefore at code_bytes() + j * kTileTokens; with kTileTokens = 1 the
+// same formula describes plain rows, token after token.
+ADAMAS_INLINE u8* code_bytes(const Args& args, Slot slot, i64 head) {
+  u8* const block = args.codes + slot.page * args.code_page_stride + head * args.code_head_stride;
+  return block + slot.token / kTileTokens * (kTileTokens * kRowBytes) + slot.token % kTileTokens;
+}
+
+}  // namespace adamas_cpu
