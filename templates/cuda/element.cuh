@@ -3,38 +3,13 @@
 #pragma once
 
 #include "templates/args.h"
+#include "templates/cuda/convert.cuh"
 
 namespace adamas_cuda {
 
 using adamas_abi::i64;
 
 enum class Element { f16, bf16, f32 };
-
-/// Bits of an f16 as float32; exact.
-__device__ __forceinline__ float f16_to_float(unsigned short bits) {
-  float value;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-  return value;
-}
-
-/// Round to nearest, ties to even.
-__device__ __forceinline__ unsigned short float_to_f16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
-}
-
-/// A bf16 is the upper half of a float32.
-__device__ __forceinline__ float bf16_to_float(unsigned short bits) {
-  return __uint_as_float(static_cast<unsigned>(bits) << 16);
-}
-
-/// Round to nearest, ties to even.
-__device__ __forceinline__ unsigned short float_to_bf16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
-}
 
 /// A 16-bit element as float32; exact.
 template <Element kType>

@@ -1,0 +1,368 @@
+// The CUDA kernels, emitted for several Specs and run on the CPU, against the oracle: codes, query integers,
+// scores and selections bit by bit, attention within the contract's tolerance, and what bad data from a host
+// may not break.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <map>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "tests/cuda_emulation/block.hpp"
+#include "tests/cuda_emulation/problem.hpp"
+#include "tests/cuda_emulation/specs.hpp"
+#include "tests/oracle/oracle.hpp"
+
+namespace {
+
+using namespace adamas;
+using cuda_emulation::kSpecs;
+using cuda_emulation::Problem;
+using oracle::RowKind;
+
+constexpr RowKind kKinds[] = {RowKind::kNormal, RowKind::kInteger, RowKind::kAllEqual, RowKind::kSpecial};
+
+/// Lengths around every border: empty, shorter than the query rows, the budget, and several tiles.
+std::vector<int> lengths_for(int budget) { return {budget + 70, 0, 1, budget - 1, budget, budget + 1}; }
+
+/// Calls `check` on a problem of every Spec and kind of data, with its codes made. (Once: emulated encoding
+/// is slow.)
+template <class Check>
+void for_each_problem(Check check) {
+  for (int index = 0; index < static_cast<int>(std::size(kSpecs)); ++index) {
+    for (const RowKind kind : kKinds) {
+      const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
+      Problem problem(index, kind, lengths_for(budget));
+      CAPTURE(kSpecs[index].spec);
+      CAPTURE(static_cast<int>(kind));
+      static std::map<std::pair<int, RowKind>, std::vector<unsigned char>> codes;
+      auto& known = codes[{index, kind}];
+      if (known.empty()) {
+        problem.encode();
+        known = problem.codes;
+      } else {
+        std::ranges::copy(known, problem.codes.begin());
+      }
+      check(problem);
+    }
+  }
+}
+
+/// The part of a [rows or tokens][heads][n] array that belongs to one row and head.
+template <class T>
+std::span<const T> slice(const std::vector<T>& all, std::int64_t index, std::int64_t n) {
+  return std::span<const T>(all).subspan(static_cast<std::size_t>(index * n), static_cast<std::size_t>(n));
+}
+
+/// Oracle selections of one sequence, [query rows][heads].
+struct Expected {
+  std::vector<int32_t> query;        // [query rows][query heads][head_dim]
+  std::vector<std::int64_t> scores;  // [query rows][heads][tokens]
+  std::vector<oracle::Selection> selections;
+};
+
+Expected expected_selection(const Problem& problem, int b) {
+  const auto keys = problem.sequences[b].key_rows(problem.config, problem.call);
+  const auto codes = oracle::encode_keys(problem.config, keys, problem.thresholds.key);
+  const auto queries = problem.sequences[b].query_rows(problem.config, problem.call);
+  Expected expected;
+  expected.query = oracle::encode_queries(problem.config, queries, problem.thresholds.query);
+  expected.scores = oracle::scores(problem.config, problem.call, {expected.query, queries.heads, queries.dim},
+                                   {codes, keys.heads, keys.dim});
+  expected.selections = oracle::select_all(problem.config, problem.call, keys.count(), expected.scores);
+  return expected;
+}
+
+/// Compares outputs and LSE of all rows with the oracle's [query rows][query heads] of each sequence. Rows
+/// whose reference is not finite are free to be anything.
+template <class Reference>
+void check_outputs(const Problem& problem, Reference reference) {
+  const int rows = problem.spec.query_rows;
+  for (int b = 0; b < problem.batch(); ++b) {
+    const oracle::Output want = reference(b);
+    for (int row = 0; row < rows; ++row) {
+      for (int head = 0; head < problem.query_heads(); ++head) {
+        CAPTURE(b);
+        CAPTURE(row);
+        CAPTURE(head);
+        const std::int64_t i = static_cast<std::int64_t>(row) * problem.query_heads() + head;
+        const auto out = slice(want.out, i, problem.spec.value_dim);
+        bool finite = true;
+        for (const double value : out) {
+          finite = finite && std::isfinite(value);
+        }
+        if (!finite) continue;
+        CHECK(oracle::relative_l2(problem.out(b * rows + row, head), out) <=
+              oracle::tolerance(problem.config.out_type));
+        if (!problem.spec.lse) continue;
+        const float lse =
+            problem.lse[static_cast<std::size_t>((b * rows + row) * problem.query_heads() + head)];
+        if (std::isinf(want.lse[i])) {
+          CHECK(static_cast<double>(lse) == want.lse[i]);
+        } else {
+          CHECK(static_cast<double>(lse) == doctest::Approx(want.lse[i]).epsilon(1e-4));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("encode gives the oracle's codes, and export and import move them unchanged") {
+  for_each_problem([](Problem& problem) {
+    const int dim = problem.spec.head_dim;
+    problem.export_codes();
+    std::uint64_t tokens = 0;
+    for (int b = 0; b < problem.batch(); ++b) {
+      const auto keys = problem.sequences[b].key_rows(problem.config, problem.call);
+      const auto want = oracle::encode_keys(problem.config, keys, problem.thresholds.key);
+      for (int p = 0; p < problem.lengths[b]; ++p, ++tokens) {
+        const auto got = slice(problem.bytes, problem.slot(b, p), Problem::kKvHeads * dim);
+        REQUIRE(std::ranges::equal(got, slice(want, p, Problem::kKvHeads * dim)));
+      }
+    }
+    CHECK(tokens > 0);
+
+    const std::vector<unsigned char> before = problem.codes;
+    std::ranges::fill(problem.codes, 0xff);
+    // Bits above the code are not part of it.
+    for (unsigned char& byte : problem.bytes) {
+      byte = static_cast<unsigned char>(byte + problem.spec.buckets);
+    }
+    problem.import_codes();
+    CHECK(problem.codes == before);
+  });
+}
+
+TEST_CASE(
+    "encode by slot list skips padding, reports slots beyond the cache, and writes only what is listed") {
+  Problem problem(0, RowKind::kNormal, {40});
+  problem.encode_all();
+  CHECK(problem.counters.tokens_encoded == static_cast<std::uint64_t>(problem.slots() * Problem::kKvHeads));
+  const std::vector<unsigned char> all = problem.codes;
+  std::ranges::fill(problem.codes, 0);
+  problem.counters = {};
+  const int outside = static_cast<int>(problem.slots());
+  const std::vector<int> slots{3, -1, 17, outside, std::numeric_limits<int>::max(), -5, 18};
+  problem.args.slots = slots.data();
+  problem.args.count = static_cast<std::int64_t>(slots.size());
+  const codegen::Shape shape{.kv_heads = Problem::kKvHeads, .slots = problem.args.count};
+  cuda_emulation::launch(
+      0, codegen::Stage::encode,
+      codegen::cuda_generator().grid(codegen::Stage::encode, problem.spec, problem.tuning, shape),
+      problem.args);
+  CHECK(problem.counters.tokens_encoded == 3 * Problem::kKvHeads);
+  CHECK(problem.counters.status == adamas_abi::kBadSlot);
+
+  problem.args.slots = nullptr;
+  problem.export_codes();
+  const std::vector<unsigned char> got = problem.bytes;
+  std::ranges::copy(all, problem.codes.begin());
+  problem.export_codes();
+  const std::set<int> written{3, 17, 18};
+  for (int slot = 0; slot < outside; ++slot) {
+    const auto want = slice(problem.bytes, slot, Problem::kKvHeads * problem.spec.head_dim);
+    const auto found = slice(got, slot, Problem::kKvHeads * problem.spec.head_dim);
+    if (written.contains(slot)) {
+      CHECK(std::ranges::equal(found, want));
+    } else {
+      CHECK(std::ranges::all_of(found, [](unsigned char byte) { return byte == 0; }));
+    }
+  }
+}
+
+TEST_CASE("select gives the oracle's query integers, scores and positions") {
+  for_each_problem([](Problem& problem) {
+    problem.counters = {};
+    problem.select(false);
+    const int rows = problem.spec.query_rows, budget = problem.spec.budget;
+    std::uint64_t answered = 0;
+    for (int b = 0; b < problem.batch(); ++b) {
+      CAPTURE(b);
+      const Expected expected = expected_selection(problem, b);
+      const std::int64_t tokens = problem.lengths[b];
+      for (int row = 0; row < rows; ++row) {
+        const int r = b * rows + row;
+        const oracle::Range seen = oracle::visible(problem.config, problem.call, tokens, row);
+        if (seen.size() > 0) answered += problem.query_heads();
+        const auto integers = slice(problem.query_codes, r, problem.query_heads() * problem.spec.head_dim);
+        REQUIRE(std::ranges::equal(integers,
+                                   slice(expected.query, row, static_cast<std::int64_t>(integers.size()))));
+        for (int s = 0; s < problem.selections(); ++s) {
+          const std::int64_t list = static_cast<std::int64_t>(r) * problem.selections() + s;
+          const std::int64_t local = static_cast<std::int64_t>(row) * problem.selections() + s;
+          for (std::int64_t p = 0; p < problem.max_tokens; ++p) {
+            const int score = problem.scores[list * problem.max_tokens + p];
+            const bool visible = p >= seen.begin && p < seen.end;
+            const std::int64_t want = p >= tokens ? -7  // left alone
+                                      : visible   ? expected.scores[local * tokens + p]
+                                                  : std::numeric_limits<int>::min();
+            REQUIRE(score == want);
+          }
+          const oracle::Selection& want = expected.selections[local];
+          REQUIRE(problem.counts[list] == want.count);
+          REQUIRE(problem.out_counts[list] == want.count);
+          REQUIRE(std::ranges::equal(slice(problem.positions, list, budget), want.positions));
+          REQUIRE(std::ranges::equal(slice(problem.out_positions, list, budget), want.positions));
+        }
+      }
+    }
+    CHECK(problem.counters.rows == answered);
+    CHECK(problem.counters.status == 0);
+
+    const std::vector<int> as_positions = problem.positions;
+    problem.select(true);
+    CHECK(problem.positions == as_positions);
+    for (std::size_t i = 0; i < as_positions.size(); ++i) {
+      const int b = static_cast<int>(i / (static_cast<std::size_t>(budget) * problem.selections() * rows));
+      const std::int64_t want = as_positions[i] < 0 ? -1 : problem.slot(b, as_positions[i]);
+      REQUIRE(problem.out_positions[i] == want);
+    }
+  });
+}
+
+TEST_CASE("select obeys a row's own budget, down to below the forced tokens") {
+  Problem problem(0, RowKind::kInteger, {100, 100, 100, 100, 100});
+  const std::vector<int> budgets{0, 2, 4, 1000, -3};
+  problem.args.row_budgets = budgets.data();
+  problem.encode();
+  problem.select(false);
+  for (int b = 0; b < problem.batch(); ++b) {
+    problem.call.row_budget = {budgets[b]};
+    const Expected expected = expected_selection(problem, b);
+    for (int s = 0; s < problem.selections(); ++s) {
+      const std::int64_t list = static_cast<std::int64_t>(b) * problem.selections() + s;
+      CHECK(problem.counts[list] == expected.selections[s].count);
+      CHECK(std::ranges::equal(slice(problem.positions, list, problem.spec.budget),
+                               expected.selections[s].positions));
+    }
+  }
+}
+
+TEST_CASE("decode attends to the selection, and to everything in short rows") {
+  for_each_problem([](Problem& problem) {
+    for (const std::int64_t dense_below :
+         {std::int64_t{problem.spec.budget}, std::int64_t{0}, std::int64_t{1000}}) {
+      CAPTURE(dense_below);
+      problem.call.dense_below = dense_below;
+      problem.counters = {};
+      problem.decode(dense_below);
+      std::uint64_t rows = 0, attended = 0, dense_short = 0;
+      check_outputs(problem, [&](int b) {
+        const auto& sequence = problem.sequences[b];
+        for (int row = 0; row < problem.spec.query_rows; ++row) {
+          const auto seen = oracle::visible(problem.config, problem.call, problem.lengths[b], row).size();
+          const bool is_dense = seen <= dense_below;
+          rows += seen > 0 ? problem.query_heads() : 0;
+          dense_short += seen > 0 && is_dense ? problem.query_heads() : 0;
+          attended +=
+              (is_dense ? seen : std::min<std::int64_t>(seen, problem.spec.budget)) * problem.query_heads();
+        }
+        return oracle::decode(problem.config, problem.call, sequence.query_rows(problem.config, problem.call),
+                              sequence.key_rows(problem.config, problem.call),
+                              sequence.value_rows(problem.config, problem.call), problem.thresholds);
+      });
+      CHECK(problem.counters.rows == rows);
+      CHECK(problem.counters.tokens_attended == attended);
+      CHECK(problem.counters.dense_short == dense_short);
+      CHECK(problem.counters.status == 0);
+    }
+  });
+}
+
+TEST_CASE("dense attends to everything") {
+  for_each_problem([](Problem& problem) {
+    problem.counters = {};
+    problem.lse.assign(static_cast<std::size_t>(problem.rows()) * problem.query_heads(), 77.0f);
+    problem.args.lse = problem.lse.data();
+    problem.dense();
+    check_outputs(problem, [&](int b) {
+      const auto& sequence = problem.sequences[b];
+      return oracle::dense(problem.config, problem.call, sequence.query_rows(problem.config, problem.call),
+                           sequence.key_rows(problem.config, problem.call),
+                           sequence.value_rows(problem.config, problem.call));
+    });
+    CHECK(problem.counters.dense_requested == problem.counters.rows);
+    CHECK(problem.counters.dense_short == 0);
+  });
+}
+
+TEST_CASE("attend skips positions that a row does not see") {
+  Problem problem(0, RowKind::kNormal, {60, 60, 0});
+  const int budget = problem.spec.budget;
+  std::vector<oracle::Selection> lists;
+  for (int list = 0; list < problem.rows() * problem.selections(); ++list) {
+    // Every third entry is nonsense; the second sequence has nothing else.
+    oracle::Selection good;
+    for (int i = 0; i < budget; ++i) {
+      const bool bad = i % 3 == 0 || list >= problem.selections();
+      const int nonsense[] = {-1, 60, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()};
+      const int position = bad ? nonsense[i % 4] : (i * 7 + list) % 60;
+      problem.positions[static_cast<std::size_t>(list * budget + i)] = position;
+      if (!bad) good.positions.push_back(position);
+    }
+    good.count = static_cast<int32_t>(good.positions.size());
+    problem.counts[static_cast<std::size_t>(list)] = 1000;  // clamped to the budget
+    lists.push_back(good);
+  }
+  problem.lse.assign(static_cast<std::size_t>(problem.rows()) * problem.query_heads(), 77.0f);
+  problem.args.lse = problem.lse.data();
+  problem.attend();
+  CHECK(problem.counters.status == adamas_abi::kBadPosition);
+  check_outputs(problem, [&](int b) {
+    const auto& sequence = problem.sequences[b];
+    const std::vector<oracle::Selection> own(lists.begin() + b * problem.selections(),
+                                             lists.begin() + (b + 1) * problem.selections());
+    return oracle::attend_all(problem.config, problem.call, sequence.query_rows(problem.config, problem.call),
+                              sequence.key_rows(problem.config, problem.call),
+                              sequence.value_rows(problem.config, problem.call), own);
+  });
+}
+
+TEST_CASE("lengths, starts and tables out of range are clamped and reported, never followed") {
+  for (const int index : {0, 2}) {  // block table, contiguous
+    Problem problem(index, RowKind::kNormal, {50, 50, 50});
+    CAPTURE(kSpecs[index].spec);
+    problem.encode();
+    problem.counters = {};
+    const std::vector<int> lengths{std::numeric_limits<int>::max(), -4, 50};
+    const std::vector<int> starts{std::numeric_limits<int>::max(), 0, std::numeric_limits<int>::min()};
+    const std::vector<int> table(static_cast<std::size_t>(problem.args.pages),
+                                 std::numeric_limits<int>::min());
+    problem.args.lengths = lengths.data();
+    problem.args.starts = starts.data();
+    problem.args.table = table.data();
+    problem.decode(problem.spec.budget);
+    CHECK(problem.counters.status == (adamas_abi::kLengthClamped | adamas_abi::kBadTable));
+    CHECK(problem.counters.clamped_rows == 2u * problem.spec.query_rows * problem.query_heads());
+    problem.dense();
+    for (int row = 0; row < problem.spec.query_rows; ++row) {
+      const auto inert = problem.out(problem.spec.query_rows + row, 0);  // the second sequence
+      CHECK(std::ranges::all_of(inert, [](double value) { return value == 0; }));
+    }
+  }
+}
+
+TEST_CASE("a row's bits depend on its own tokens only") {
+  for (int index = 0; index < static_cast<int>(std::size(kSpecs)); ++index) {
+    CAPTURE(kSpecs[index].spec);
+    // The same first sequence, once alone and once among others that widen every grid.
+    Problem alone(index, RowKind::kNormal, {90}), among(index, RowKind::kNormal, {90, 220, 3});
+    for (Problem* problem : {&alone, &among}) {
+      problem->encode();
+      problem->decode(problem->spec.budget);
+    }
+    for (int row = 0; row < alone.spec.query_rows; ++row) {
+      for (int head = 0; head < alone.query_heads(); ++head) {
+        REQUIRE(alone.out(row, head) == among.out(row, head));
+      }
+    }
+  }
+}
+
+}  // namespace

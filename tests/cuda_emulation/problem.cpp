@@ -1,0 +1,316 @@
+// Layout of an emulated batch and its operations. See problem.hpp.
+#include "tests/cuda_emulation/problem.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <initializer_list>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "tests/cuda_emulation/block.hpp"
+#include "tests/cuda_emulation/specs.hpp"
+
+namespace adamas::cuda_emulation {
+namespace {
+
+using codegen::CacheForm;
+using codegen::ElementType;
+using codegen::Stage;
+
+constexpr std::uint16_t kNan16 = 0x7fff;  // a NaN in both 16-bit formats: what no kernel may take for data
+constexpr std::uint32_t kNan32 = 0x7fffffff;
+
+oracle::Format format_of(ElementType type) {
+  switch (type) {
+    case ElementType::f16:
+      return oracle::Format::kF16;
+    case ElementType::bf16:
+      return oracle::Format::kBF16;
+    default:
+      return oracle::Format::kF32;
+  }
+}
+
+std::uint16_t pack(oracle::Format format, float value) {
+  return format == oracle::Format::kF16 ? oracle::to_f16(value) : oracle::to_bf16(value);
+}
+
+/// Element `index` of an array of `format`, stored in words.
+void put(std::vector<std::uint32_t>& words, oracle::Format format, std::int64_t index, float value) {
+  auto* base = reinterpret_cast<unsigned char*>(words.data());
+  if (format == oracle::Format::kF32) {
+    std::memcpy(base + index * 4, &value, 4);
+  } else {
+    const std::uint16_t bits = pack(format, value);
+    std::memcpy(base + index * 2, &bits, 2);
+  }
+}
+
+float get(const std::vector<std::uint32_t>& words, oracle::Format format, std::int64_t index) {
+  const auto* base = reinterpret_cast<const unsigned char*>(words.data());
+  if (format == oracle::Format::kF32) {
+    float value;
+    std::memcpy(&value, base + index * 4, 4);
+    return value;
+  }
+  std::uint16_t bits;
+  std::memcpy(&bits, base + index * 2, 2);
+  return format == oracle::Format::kF16 ? oracle::from_f16(bits) : oracle::from_bf16(bits);
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+oracle::Config config_of(const codegen::Spec& spec) {
+  oracle::Config config;
+  config.head_dim = spec.head_dim;
+  config.value_dim = spec.value_dim;
+  config.hadamard = spec.hadamard;
+  config.buckets = spec.buckets;
+  config.estimator =
+      spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
+  config.query_bits = spec.query_bits;
+  config.budget = spec.budget;
+  config.sink = spec.sink;
+  config.recent = spec.recent;
+  config.group = spec.group;
+  config.scope = spec.scope == codegen::Scope::kv_head ? oracle::Scope::kKvHead : oracle::Scope::kQueryHead;
+  config.query_rows = spec.query_rows;
+  config.kv_type = format_of(spec.kv_type);
+  config.q_type = format_of(spec.q_type);
+  config.out_type = format_of(spec.out_type);
+  config.lse = spec.lse;
+  config.soft_cap = spec.soft_cap;
+  config.window = spec.window;
+  config.sink_logits = spec.sink_logits;
+  return config;
+}
+
+Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence_lengths)
+    : index(spec_index),
+      spec(codegen::Spec::parse(kSpecs[spec_index].spec)),
+      tuning(codegen::Tuning::parse(kSpecs[spec_index].tuning, spec, "sm_90a")),
+      facts(codegen::facts_of(spec)),
+      config(config_of(spec)),
+      lengths(std::move(sequence_lengths)) {
+  oracle::Random random(static_cast<std::uint64_t>(index) * 16 + static_cast<std::uint64_t>(kind));
+  max_tokens = *std::max_element(lengths.begin(), lengths.end()) + 3;
+  call.kv_heads = kKvHeads;
+  call.scale = 0.11f;
+  call.soft_cap = 1.5f;
+  call.window = 37;
+  for (int head = 0; head < query_heads(); ++head) {
+    call.sink_logits.push_back(0.25f * static_cast<float>(head) - 0.5f);
+  }
+  for (const int length : lengths) {
+    sequences.push_back(oracle::random_problem(random, config, call, length, kind));
+  }
+  thresholds = sequences.front().thresholds;
+  lay_out_cache(random);
+  lay_out_queries();
+
+  args.lengths = lengths.data();
+  args.key_thresholds = thresholds.key.data();
+  args.query_thresholds = thresholds.query.data();
+  args.sink_logits = call.sink_logits.data();
+  args.max_tokens = max_tokens;
+  args.batch = batch();
+  args.kv_heads = kKvHeads;
+  args.counters = &counters;
+  args.scale = call.scale;
+  args.soft_cap = call.soft_cap;
+  args.window = static_cast<int>(call.window);
+
+  args.score_stride = ceil_div(max_tokens, 64) * 64;
+  const std::int64_t lists = static_cast<std::int64_t>(rows()) * selections();
+  prepared_.resize(rows() * query_heads() * codegen::cuda_generator().prepared_query_bytes(spec) / 8);
+  order_keys_.assign(lists * args.score_stride * facts.key_bytes / 8, ~std::uint64_t{0});
+  args.prepared = reinterpret_cast<unsigned char*>(prepared_.data());
+  args.keys_of_scores = reinterpret_cast<unsigned char*>(order_keys_.data());
+  positions.assign(lists * spec.budget, -7);
+  counts.assign(lists, -7);
+  args.positions = positions.data();
+  args.counts = counts.data();
+}
+
+void Problem::lay_out_cache(oracle::Random& random) {
+  const bool paged = spec.cache_form == CacheForm::block_table;
+  for (int b = 0; b < batch(); ++b) {
+    starts_.push_back(static_cast<int>(random.integer(0, 5)));
+  }
+  // One page more than the longest sequence needs, and shared pages nowhere: every token has a slot of its
+  // own.
+  args.page_tokens = paged ? spec.page_size : max_tokens + 5;
+  args.table_stride = paged ? ceil_div(max_tokens + 5, spec.page_size) : 1;
+  args.pages = batch() * args.table_stride;
+  args.sequence_slots = paged ? 0 : args.page_tokens;
+  args.starts = starts_.data();
+  table_.resize(args.pages);
+  std::iota(table_.begin(), table_.end(), 0);
+  if (paged) {
+    for (std::size_t i = table_.size() - 1; i > 0; --i) {
+      std::swap(table_[i], table_[random.integer(0, static_cast<std::int64_t>(i))]);
+    }
+  }
+  args.table = table_.data();
+
+  args.key_head_stride = spec.head_dim + 8;
+  args.key_token_stride = kKvHeads * args.key_head_stride + 16;
+  args.key_page_stride = args.page_tokens * args.key_token_stride + 8;
+  args.value_token_stride = spec.value_dim;
+  args.value_head_stride = args.page_tokens * args.value_token_stride;
+  args.value_page_stride = kKvHeads * args.value_head_stride;
+  keys_.assign(args.pages * args.key_page_stride, kNan16);
+  values_.assign(args.pages * args.value_page_stride, kNan16);
+  for (int b = 0; b < batch(); ++b) {
+    const auto keys = sequences[b].key_rows(config, call), values = sequences[b].value_rows(config, call);
+    for (int p = 0; p < lengths[b]; ++p) {
+      const std::int64_t page = slot(b, p) / args.page_tokens, token = slot(b, p) % args.page_tokens;
+      for (int head = 0; head < kKvHeads; ++head) {
+        std::uint16_t* key = keys_.data() + page * args.key_page_stride + token * args.key_token_stride +
+                             head * args.key_head_stride;
+        for (int i = 0; i < spec.head_dim; ++i) {
+          key[i] = pack(config.kv_type, keys.at(p, head)[i]);
+        }
+        std::uint16_t* value = values_.data() + page * args.value_page_stride +
+                               token * args.value_token_stride + head * args.value_head_stride;
+        for (int i = 0; i < spec.value_dim; ++i) {
+          value[i] = pack(config.kv_type, values.at(p, head)[i]);
+        }
+      }
+    }
+  }
+  args.keys = keys_.data();
+  args.values = values_.data();
+
+  const auto strides = codegen::cuda_generator().code_strides(spec, kKvHeads, args.page_tokens);
+  args.code_page_stride = strides.page;
+  args.code_head_stride = strides.head;
+  args.code_plane_stride = strides.plane;
+  codes.assign(args.pages * strides.page, 0);
+  args.codes = codes.data();
+}
+
+void Problem::lay_out_queries() {
+  args.query_head_stride = spec.head_dim + 8;
+  args.query_row_stride = query_heads() * args.query_head_stride;
+  query_.assign(rows() * args.query_row_stride, kNan32);
+  for (int row = 0; row < rows(); ++row) {
+    const auto queries = sequences[row / spec.query_rows].query_rows(config, call);
+    for (int head = 0; head < query_heads(); ++head) {
+      for (int i = 0; i < spec.head_dim; ++i) {
+        put(query_, config.q_type, row * args.query_row_stride + head * args.query_head_stride + i,
+            queries.at(row % spec.query_rows, head)[i]);
+      }
+    }
+  }
+  args.query = query_.data();
+  args.out_head_stride = spec.value_dim;
+  args.out_row_stride = query_heads() * args.out_head_stride + 8;
+}
+
+std::int64_t Problem::slot(int sequence, int position) const {
+  const std::int64_t token = starts_[sequence] + position;
+  if (spec.cache_form == CacheForm::contiguous) return sequence * args.page_tokens + token;
+  const int page = table_[sequence * args.table_stride + token / args.page_tokens];
+  return page * args.page_tokens + token % args.page_tokens;
+}
+
+std::vector<double> Problem::out(int row, int query_head) const {
+  std::vector<double> values;
+  for (int i = 0; i < spec.value_dim; ++i) {
+    values.push_back(
+        get(out_, config.out_type, row * args.out_row_stride + query_head * args.out_head_stride + i));
+  }
+  return values;
+}
+
+void Problem::run(std::initializer_list<Stage> stages, int chunks, std::int64_t slot_count) {
+  const codegen::Shape shape{.batch = batch(),
+                             .kv_heads = kKvHeads,
+                             .max_tokens = max_tokens,
+                             .slots = slot_count,
+                             .chunks = chunks};
+  args.chunks = chunks;
+  args.count = slot_count;
+  partial_.assign(static_cast<std::size_t>(rows()) * query_heads() * chunks * (spec.value_dim + 2),
+                  std::numeric_limits<float>::quiet_NaN());
+  args.partial = partial_.data();
+  for (const Stage stage : stages) {
+    launch(index, stage, codegen::cuda_generator().grid(stage, spec, tuning, shape), args);
+  }
+}
+
+void Problem::encode() {
+  std::vector<int> slots_of_tokens;
+  for (int b = 0; b < batch(); ++b) {
+    slots_of_tokens.push_back(-1);  // padding
+    for (int p = 0; p < lengths[b]; ++p) {
+      slots_of_tokens.push_back(static_cast<int>(slot(b, p)));
+    }
+  }
+  args.slots = slots_of_tokens.data();
+  run({Stage::encode}, 1, static_cast<std::int64_t>(slots_of_tokens.size()));
+  args.slots = nullptr;
+}
+
+void Problem::encode_all() { run({Stage::encode}, 1, slots()); }
+
+void Problem::export_codes() {
+  bytes.assign(slots() * kKvHeads * spec.head_dim, 0xee);
+  args.bytes = bytes.data();
+  run({Stage::export_codes}, 1, slots());
+}
+
+void Problem::import_codes() { run({Stage::import_codes}, 1, slots()); }
+
+void Problem::select(bool as_slots) {
+  const std::size_t lists = static_cast<std::size_t>(rows()) * selections();
+  query_codes.assign(static_cast<std::size_t>(rows()) * query_heads() * spec.head_dim, 99);
+  scores.assign(lists * max_tokens, -7);
+  out_positions.assign(lists * spec.budget, -7);
+  out_counts.assign(lists, -7);
+  args.query_codes = query_codes.data();
+  args.out_scores = scores.data();
+  args.out_positions = out_positions.data();
+  args.out_counts = out_counts.data();
+  args.write_slots = as_slots ? 1 : 0;
+  args.out = nullptr;
+  run({Stage::prepare_query, Stage::scan, Stage::select}, 1);
+  args.query_codes = nullptr;
+  args.out_scores = nullptr;
+  args.out_positions = nullptr;
+  args.out_counts = nullptr;
+}
+
+void Problem::decode(std::int64_t dense_below) {
+  out_.assign(rows() * args.out_row_stride, kNan32);
+  args.out = out_.data();
+  lse.assign(static_cast<std::size_t>(rows()) * query_heads(), 77.0f);
+  args.lse = lse.data();
+  args.dense_below = dense_below;
+  args.all_tokens = 0;
+  const auto selected = ceil_div(spec.budget, tuning.chunk);
+  const auto short_row = ceil_div(std::min(dense_below, max_tokens), tuning.dense_chunk);
+  run({Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
+      static_cast<int>(std::max(selected, short_row)));
+}
+
+void Problem::dense() {
+  out_.assign(rows() * args.out_row_stride, kNan32);
+  args.out = out_.data();
+  args.all_tokens = 1;
+  run({Stage::attend, Stage::merge}, static_cast<int>(ceil_div(max_tokens, tuning.dense_chunk)));
+  args.all_tokens = 0;
+}
+
+void Problem::attend() {
+  out_.assign(rows() * args.out_row_stride, kNan32);
+  args.out = out_.data();
+  args.dense_below = 0;
+  run({Stage::attend, Stage::merge}, static_cast<int>(ceil_div(spec.budget, tuning.chunk)));
+}
+
+}  // namespace adamas::cuda_emulation

@@ -1,0 +1,77 @@
+// One batch of sequences for an emulated Spec: oracle data laid out as a host would hold it (shuffled pages,
+// padded strides, ragged lengths, starts), the arguments of the kernels over it, and the stages of each
+// operation.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "codegen/facts.hpp"
+#include "codegen/generator.hpp"
+#include "templates/args.h"
+#include "tests/oracle/oracle.hpp"
+
+namespace adamas::cuda_emulation {
+
+oracle::Config config_of(const codegen::Spec& spec);
+
+class Problem {
+ public:
+  static constexpr int kKvHeads = 2;
+
+  /// Sequences of the given lengths; `kind` is what keys and queries look like.
+  Problem(int index, oracle::RowKind kind, std::vector<int> lengths);
+
+  // Operations: the stages that the runtime launches. Codes persist from one to the next.
+  void encode();        ///< the tokens of all sequences, by slot list
+  void encode_all();    ///< every slot of the cache
+  void export_codes();  ///< -> bytes
+  void import_codes();  ///< bytes -> codes
+  void select(bool slots);
+  void decode(std::int64_t dense_below);
+  void dense();
+  void attend();  ///< over `positions` and `counts` as they stand
+
+  int rows() const { return batch() * spec.query_rows; }
+  int batch() const { return static_cast<int>(lengths.size()); }
+  int selections() const { return kKvHeads * facts.selections_per_kv_head; }
+  int query_heads() const { return kKvHeads * spec.group; }
+  std::int64_t slots() const { return args.pages * args.page_tokens; }
+  /// Slot of a position of a sequence.
+  std::int64_t slot(int sequence, int position) const;
+  /// Output of one query head of one row, widened.
+  std::vector<double> out(int row, int query_head) const;
+
+  int index;
+  codegen::Spec spec;
+  codegen::Tuning tuning;
+  codegen::Facts facts;
+  oracle::Config config;
+  oracle::Call call;
+  std::vector<int> lengths;
+  std::vector<oracle::Problem> sequences;
+  oracle::Thresholds thresholds;  ///< of all sequences
+
+  adamas_abi::Args args{};
+  adamas_abi::Counters counters{};
+  std::vector<unsigned char> codes;
+  std::vector<unsigned char> bytes;      ///< [slots, kKvHeads, head_dim]
+  std::vector<signed char> query_codes;  ///< [rows, query heads, head_dim]
+  std::vector<int> scores;               ///< [rows, selections, max_tokens]
+  std::vector<int> positions, out_positions, counts, out_counts;
+  std::vector<float> lse;
+  std::int64_t max_tokens = 0;
+
+ private:
+  void lay_out_cache(oracle::Random& random);
+  void lay_out_queries();
+  void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);
+
+  std::vector<std::uint16_t> keys_, values_;
+  std::vector<int> table_, starts_;
+  std::vector<std::uint32_t> query_, out_;  // words: room and alignment for any element type
+  std::vector<std::uint64_t> prepared_, order_keys_;
+  std::vector<float> partial_, sink_logits_;
+};
+
+}  // namespace adamas::cuda_emulation
