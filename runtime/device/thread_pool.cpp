@@ -1,0 +1,84 @@
+// Items of a grid on pthreadpool's threads.
+#include "runtime/device/thread_pool.hpp"
+
+#include <fmt/format.h>
+#include <pthreadpool.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "codegen/error.hpp"
+#include "runtime/device/float_environment.hpp"
+
+namespace adamas::runtime {
+namespace {
+
+/// Pieces of work a thread gets on average: enough that threads which are done early can take over the
+/// others' rest.
+constexpr std::uint64_t kPiecesPerThread = 32;
+
+struct Work {
+  CpuEntry entry;
+  const adamas_abi::Args* args;
+  std::uint32_t x, y;  // extents
+};
+
+thread_local bool inside_item = false;
+
+/// Items first .. first + count - 1, x running fastest.
+void run_items(void* context, std::size_t first, std::size_t count) {
+  const Work& work = *static_cast<const Work*>(context);
+  const DefaultFloatEnvironment environment;
+  const bool was_inside = inside_item;
+  inside_item = true;
+  auto x = static_cast<std::uint32_t>(first % work.x);
+  auto y = static_cast<std::uint32_t>(first / work.x % work.y);
+  auto z = static_cast<std::uint32_t>(first / work.x / work.y);
+  for (std::size_t i = 0; i < count; ++i) {
+    work.entry(work.args, x, y, z);
+    if (++x < work.x) continue;
+    x = 0;
+    if (++y < work.y) continue;
+    y = 0;
+    ++z;
+  }
+  inside_item = was_inside;
+}
+
+std::uint64_t item_count(const codegen::Grid& grid) {
+  std::uint64_t items = std::uint64_t{grid.x} * grid.y;
+  if (__builtin_mul_overflow(items, std::uint64_t{grid.z}, &items))
+    throw codegen::Error(ADAMAS_DEVICE_ERROR, "grid", fmt::format("{} x {} x {}", grid.x, grid.y, grid.z),
+                         "must have fewer than 2^64 items", "split the call into smaller batches");
+  return items;
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) : threads_(threads), owner_process_(::getpid()) {
+  if (threads == 1) return;
+  pool_ = ::pthreadpool_create(static_cast<std::size_t>(threads));
+  if (pool_ == nullptr)
+    throw codegen::Error(ADAMAS_UNAVAILABLE, "threads", fmt::format("{}", threads), "cannot be started",
+                         "ask for fewer threads, or raise the process limit (ulimit -u)");
+}
+
+ThreadPool::~ThreadPool() {
+  // In a child after fork the threads do not exist, and waiting for their end would never return.
+  if (pool_ != nullptr && ::getpid() == owner_process_) ::pthreadpool_destroy(pool_);
+}
+
+void ThreadPool::run(CpuEntry entry, const adamas_abi::Args& args, const codegen::Grid& grid) const {
+  const std::uint64_t items = item_count(grid);
+  if (items == 0) return;
+  Work work{entry, &args, grid.x, grid.y};
+  // The pool would wait for the very launch that this item belongs to.
+  if (pool_ == nullptr || inside_item) return run_items(&work, 0, items);
+  const std::uint64_t pieces = kPiecesPerThread * static_cast<std::uint64_t>(threads_);
+  ::pthreadpool_parallelize_1d_tile_1d(pool_, run_items, &work, items,
+                                       std::max<std::uint64_t>(1, items / pieces), 0);
+}
+
+}  // namespace adamas::runtime
