@@ -221,11 +221,12 @@ bool driver_takes(int driver_version, int major) {
   return driver_version == 0 || driver_version / 1000 >= major;
 }
 
-/// The order in which candidates are tried.
-bool better(const NvrtcCandidate& a, const NvrtcCandidate& b) {
-  const bool a_here = a.origin == kInProcess;
-  const bool b_here = b.origin == kInProcess;
-  return a_here != b_here ? a_here : a.major > b.major;
+/// The order in which candidates of one list are tried.
+bool better(const NvrtcCandidate* a, const NvrtcCandidate* b) {
+  const bool a_here = a->origin == kInProcess;
+  const bool b_here = b->origin == kInProcess;
+  if (a_here != b_here) return a_here;
+  return a->major != b->major ? a->major > b->major : a < b;
 }
 
 std::string how_to_install(int driver_version) {
@@ -313,7 +314,7 @@ NvrtcChoice choose_nvrtc(const NvrtcSearch& search) {
       order.push_back(&candidate);
     }
   }
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return better(*a, *b); });
+  std::sort(order.begin(), order.end(), better);
   for (NvrtcCandidate* candidate : order) {
     choice.library = load(*candidate);
     if (!choice.library) continue;
