@@ -9,20 +9,30 @@ namespace {
 
 constexpr int kWarp = 32;
 
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-/// sizeof(AttendShared<heads, tokens>): queries or slices, then weights, then places.
-std::int64_t attend_shared_bytes(const Spec& spec, const Tuning& tuning, int heads, int tokens) {
+/// sizeof(AttendShared<heads>): queries or slices, then weights, then places.
+std::int64_t attend_shared_bytes(const Spec& spec, const Tuning& tuning, int heads) {
   constexpr std::int64_t kFloat = 4, kPlace = 8;
-  const int columns = heads <= 4 ? 8 : heads <= 8 ? 4 : 2;
-  const int lanes = std::min(spec.value_dim / columns, tuning.threads);
-  const std::int64_t slice = heads * spec.value_dim * kFloat;
-  const std::int64_t slices = std::min<std::int64_t>(
-      tuning.threads / lanes, std::max<std::int64_t>(1, kCudaAttendSliceBytes / slice));
-  const std::int64_t queries = heads * spec.head_dim * kFloat;
-  return round_up(std::max(queries, slices * slice) + heads * tokens * kFloat + tokens * kPlace, 16);
+  const std::int64_t passes = ceil_div(heads, kCudaMostHeadsAtOnce), heads_at_once = ceil_div(heads, passes);
+  const int columns = heads_at_once <= 4 ? 8 : 4;
+  const int slices = tuning.threads / std::min(spec.value_dim / columns, tuning.threads);
+  const std::int64_t tokens = std::max(tuning.chunk, tuning.dense_chunk);
+  const std::int64_t queries = heads_at_once * spec.head_dim * kFloat;
+  const std::int64_t sums = slices * heads_at_once * spec.value_dim * kFloat;
+  return round_up(std::max(queries, sums) + heads_at_once * tokens * kFloat + tokens * kPlace, 16);
+}
+
+/// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
+/// their number.
+int words_at_once(int planes, int words) {
+  constexpr int kMostWordsInRegisters = 32;
+  if (planes * words <= kMostWordsInRegisters) return words;
+  return words % 4 == 0 ? 4 : words % 2 == 0 ? 2 : words % 3 == 0 ? 3 : 1;
 }
 
 }  // namespace
@@ -35,9 +45,10 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   CudaFacts cuda{};
   cuda.facts = facts_of(spec);
   cuda.words = (spec.head_dim + kWarp - 1) / kWarp;
+  cuda.words_at_once = words_at_once(cuda.facts.code_bits, cuda.words);
   cuda.query_planes = spec.estimator == Estimator::dot ? spec.query_bits : spec.buckets - 1;
   cuda.prepared_bytes = static_cast<int>(round_up((cuda.query_planes * cuda.words + 1) * 4, 64));
-  cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? spec.head_dim : 1;
+  cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? 2 * spec.head_dim : 1;
   const int key_bits = std::bit_width(static_cast<unsigned>(cuda.facts.key_forced));
   cuda.digits = key_bits <= kMostBitsOfOneDigit ? 1 : 2;
   cuda.digit_bits = std::max(kFewestBitsOfADigit, (key_bits + cuda.digits - 1) / cuda.digits);
@@ -46,8 +57,8 @@ CudaFacts cuda_facts_of(const Spec& spec) {
 
 std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {
   const int sparse_heads = spec.group / facts_of(spec).selections_per_kv_head;
-  return std::max(attend_shared_bytes(spec, tuning, sparse_heads, tuning.chunk),
-                  attend_shared_bytes(spec, tuning, spec.group, tuning.dense_chunk));
+  return std::max(attend_shared_bytes(spec, tuning, sparse_heads),
+                  attend_shared_bytes(spec, tuning, spec.group));
 }
 
 std::int64_t cuda_shared_limit(int architecture) {

@@ -15,6 +15,7 @@ struct CudaFacts {
   int words;           ///< 32-bit words of one bit plane of a vector
   int query_planes;    ///< bit planes of a prepared query
   int prepared_bytes;  ///< of one prepared query, a multiple of 64
+  int words_at_once;   ///< words of a plane that the scan keeps in registers
   int rotate_scratch;  ///< floats of shared memory a warp needs to rotate a vector; 1 if none
   int digits;          ///< radix passes of the selection
   int digit_bits;      ///< of one digit of an order key
@@ -25,9 +26,8 @@ CudaFacts cuda_facts_of(const Spec&);
 inline constexpr int kCudaEncodeThreads = 256;
 inline constexpr int kCudaSlotsPerWarp = 4;
 inline constexpr int kCudaPrepareThreads = 128;
-inline constexpr int kCudaMergeThreads = 256;  ///< at least value_dim / 2
-/// Shared memory that attend may spend on adding up slices of a chunk; a single slice may take more.
-inline constexpr int kCudaAttendSliceBytes = 64 * 1024;
+inline constexpr int kCudaMergeThreads = 256;   ///< at least value_dim / 2
+inline constexpr int kCudaMostHeadsAtOnce = 8;  ///< query heads for which attend keeps sums in registers
 
 /// Dynamic shared memory of attend: the size of templates/cuda/attend.cuh's AttendShared, the larger of its
 /// two.

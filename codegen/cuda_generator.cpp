@@ -41,8 +41,8 @@ struct UnitTemplates {
   bool formulas;  ///< rotates and scores
 };
 
-constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh",
-                                             "cuda/hadamard.cuh"};
+constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh",
+                                             "cuda/group.cuh", "cuda/hadamard.cuh"};
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
 constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh"};
 constexpr std::string_view kSelect[]{"cuda/row.cuh",           "cuda/place.cuh", "cuda/codes.cuh",

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -49,6 +50,7 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += boolean("kSinkLogits", spec.sink_logits);
   text += "\n// What follows from it.\n";
   text += integer("kWords", cuda.words);
+  text += integer("kWordsAtOnce", cuda.words_at_once);
   text += integer("kPlanes", facts.code_bits);
   text += integer("kQueryPlanes", cuda.query_planes);
   text += integer("kQueryMax", facts.query_max);
@@ -69,7 +71,8 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kSlotsPerWarp", kCudaSlotsPerWarp);
   text += integer("kPrepareThreads", kCudaPrepareThreads);
   text += integer("kMergeThreads", kCudaMergeThreads);
-  text += integer("kAttendSliceBytes", kCudaAttendSliceBytes);
+  text += integer("kMostHeadsAtOnce", kCudaMostHeadsAtOnce);
+  text += integer("kMostChunkTokens", std::max(tuning.chunk, tuning.dense_chunk));
   text += integer("kAttendSharedBytes", cuda_attend_shared_bytes(spec, tuning));
   text += fmt::format(R"(
 /// A query head as the scan meets it.
@@ -134,11 +137,11 @@ std::string bucket_of(const Spec& spec) {
   return text + "  return code;\n}\n";
 }
 
-/// Reads the words that order_key combines: `c0` ... of the key, `q0` ... of the query.
-std::string word_names(int planes, char name, std::string_view array) {
+/// Reads the words that score_words combines: `c0` ... of the key, `q0` ... of the query.
+std::string word_names(int planes, char name, std::string_view array, std::string_view index) {
   std::string text;
   for (int plane = 0; plane < planes; ++plane) {
-    text += fmt::format("    const unsigned {}{} = {}[{}][w];\n", name, plane, array, plane);
+    text += fmt::format("    const unsigned {}{} = {}[{}][{}];\n", name, plane, array, plane, index);
   }
   return text;
 }
@@ -158,9 +161,10 @@ std::string dot_formula(int key_planes, int query_planes) {
     loop += fmt::format("    a{} = a{}{};\n", exponent, exponent, sum);
     result += exponent == 0 ? std::string("a0") : fmt::format(" + {} * a{}", 1 << exponent, exponent);
   }
-  return declarations + ";\n#pragma unroll\n  for (int w = 0; w < kWords; ++w) {\n" +
-         word_names(key_planes, 'c', "codes") + word_names(query_planes, 'q', "query.planes") + loop +
-         "  }\n  return query.bias + 2 * (" + result + ");\n";
+  return declarations + ";\n#pragma unroll\n  for (int w = 0; w < kWordsAtOnce; ++w) {\n" +
+         word_names(key_planes, 'c', "codes", "w") +
+         word_names(query_planes, 'q', "query.planes", "from + w") + loop + "  }\n  return 2 * (" + result +
+         ");\n";
 }
 
 /// Plane [code >= level] of codes given by binary planes c0 .. c<planes-1>.
@@ -174,32 +178,37 @@ std::string thermometer(int planes, int level) {
 
 /// manhattan: |a - b| = sum over levels of [a >= level] xor [b >= level].
 std::string manhattan_formula(int key_planes, int levels) {
-  std::string text = "  int distance = 0;\n#pragma unroll\n  for (int w = 0; w < kWords; ++w) {\n" +
-                     word_names(key_planes, 'c', "codes") + word_names(levels, 'q', "query.planes");
+  std::string text = "  int distance = 0;\n#pragma unroll\n  for (int w = 0; w < kWordsAtOnce; ++w) {\n" +
+                     word_names(key_planes, 'c', "codes", "w") +
+                     word_names(levels, 'q', "query.planes", "from + w");
   for (int level = 1; level <= levels; ++level) {
     text += fmt::format("    distance += __popc({} ^ q{});\n", thermometer(key_planes, level), level - 1);
   }
-  return text + "  }\n  return query.bias - distance;\n";
+  return text + "  }\n  return -distance;\n";
 }
 
-std::string order_key(const Spec& spec) {
+std::string score_words(const Spec& spec) {
   const CudaFacts cuda = cuda_facts_of(spec);
   const bool dot = spec.estimator == Estimator::dot;
-  const std::string meaning =
-      dot ? "kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1))" : "kScoreLimit - sum of |q_i - c_i|";
-  return fmt::format("\n/// Order key of one token for one query head: {}; larger is better.\n", meaning) +
-         "__device__ __forceinline__ int order_key(const unsigned (&codes)[kPlanes][kWords], const "
-         "PreparedQuery& query) {\n" +
-         (dot ? dot_formula(cuda.facts.code_bits, cuda.query_planes)
-              : manhattan_formula(cuda.facts.code_bits, cuda.query_planes)) +
-         "}\n";
+  std::string text =
+      "\n/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order "
+      "key. Summed over a\n"
+      "/// row, and with the query's bias: ";
+  text +=
+      dot ? "kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)).\n" : "kScoreLimit - sum of |q_i - c_i|.\n";
+  text +=
+      "__device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWordsAtOnce],\n"
+      "                                           const PreparedQuery& query, int from) {\n";
+  text += dot ? dot_formula(cuda.facts.code_bits, cuda.query_planes)
+              : manhattan_formula(cuda.facts.code_bits, cuda.query_planes);
+  return text + "}\n";
 }
 
 }  // namespace
 
 std::string cuda_specialization(const Spec& spec, const Tuning& tuning, bool formulas) {
   std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning);
-  if (formulas) text += rotate(spec) + bucket_of(spec) + order_key(spec);
+  if (formulas) text += rotate(spec) + bucket_of(spec) + score_words(spec);
   return text + "\n}  // namespace adamas_cuda\n";
 }
 

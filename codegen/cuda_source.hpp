@@ -9,7 +9,7 @@
 
 namespace adamas::codegen {
 
-/// Constants, then the functions rotate, bucket_of, order_key. `formulas` off leaves the functions out, for
+/// Constants, then the functions rotate, bucket_of, score_words. `formulas` off leaves the functions out, for
 /// units that neither rotate nor score.
 std::string cuda_specialization(const Spec&, const Tuning&, bool formulas);
 

@@ -10,10 +10,14 @@
 namespace adamas_cuda {
 
 constexpr int kAttendWarps = kThreads / kWarp;
+constexpr int kSparseHeads = kGroup / kSelectionsPerKvHead;  ///< query heads that share a list
 
-/// How the threads of a block share the work, for kHeads query heads and up to kTokens tokens.
-template <int kHeads, int kTokens>
+/// How the threads of a block share the work of kHeads query heads. More heads than kMostHeadsAtOnce are
+/// taken in passes, so that their sums fit the registers; later passes find keys and values in a cache.
+template <int kHeads>
 struct AttendShape {
+  static constexpr int kPasses = (kHeads + kMostHeadsAtOnce - 1) / kMostHeadsAtOnce;
+  static constexpr int kHeadsAtOnce = (kHeads + kPasses - 1) / kPasses;
   // Keys: kKeyLanes lanes read a row in 16-byte vectors.
   static constexpr int kKeyVectors = kHeadDim / 8;
   static constexpr int kKeyLanes = kKeyVectors >= 32   ? 32
@@ -22,32 +26,28 @@ struct AttendShape {
                                    : kKeyVectors >= 4  ? 4
                                                        : 2;
   // Values: a thread sums kColumns columns for every head, over every kSlices-th token.
-  static constexpr int kColumns = kHeads <= 4 ? 8 : kHeads <= 8 ? 4 : 2;
+  static constexpr int kColumns = kHeadsAtOnce <= 4 ? 8 : 4;
   static constexpr int kValueVectors = kValueDim / kColumns;
   static constexpr int kValueLanes = kValueVectors < kThreads ? kValueVectors : kThreads;
-  static constexpr int kSliceBytes = kHeads * kValueDim * static_cast<int>(sizeof(float));
-  static constexpr int kSlicesThatFit =
-      kAttendSliceBytes / kSliceBytes > 1 ? kAttendSliceBytes / kSliceBytes : 1;
-  static constexpr int kSlicesOfThreads = kThreads / kValueLanes;
-  static constexpr int kSlices = kSlicesOfThreads < kSlicesThatFit ? kSlicesOfThreads : kSlicesThatFit;
+  static constexpr int kSlices = kThreads / kValueLanes;
+  /// Tokens whose rows a thread loads before it uses the first. Many heads have enough to do with one.
+  static constexpr int kTokensInFlight = kHeadsAtOnce <= 2 ? 4 : 1;
 };
 
-template <int kHeads, int kTokens>
+template <int kHeads>
 struct alignas(16) AttendShared {
-  using Shape = AttendShape<kHeads, kTokens>;
+  using Shape = AttendShape<kHeads>;
   union {
-    float queries[kHeads][kHeadDim];                // while logits are made
-    float sums[Shape::kSlices][kHeads][kValueDim];  // while slices are added
+    float queries[Shape::kHeadsAtOnce][kHeadDim];                // while logits are made
+    float sums[Shape::kSlices][Shape::kHeadsAtOnce][kValueDim];  // while slices are added
   };
-  float weights[kHeads][kTokens];  ///< logits, then weights
-  Place places[kTokens];
+  float weights[Shape::kHeadsAtOnce][kMostChunkTokens];  ///< logits, then weights
+  Place places[kMostChunkTokens];
 };
 
-constexpr int kSparseHeads = kGroup / kSelectionsPerKvHead;  ///< query heads that share a list
-using SparseShared = AttendShared<kSparseHeads, kChunk>;
-using DenseShared = AttendShared<kGroup, kDenseChunk>;
-static_assert((sizeof(SparseShared) > sizeof(DenseShared) ? sizeof(SparseShared) : sizeof(DenseShared)) ==
-                  kAttendSharedBytes,
+static_assert((sizeof(AttendShared<kSparseHeads>) > sizeof(AttendShared<kGroup>)
+                   ? sizeof(AttendShared<kSparseHeads>)
+                   : sizeof(AttendShared<kGroup>)) == kAttendSharedBytes,
               "the generator and the template disagree about shared memory");
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
@@ -60,15 +60,15 @@ struct Chunk {
   int first;
 };
 
-/// float32 queries of kHeads heads from `first_head` on.
-template <int kHeads>
-__device__ __forceinline__ void load_queries(const Args& args, int row_index, int first_head,
-                                             float (&queries)[kHeads][kHeadDim]) {
-  for (int i = static_cast<int>(threadIdx.x); i < kHeads * kHeadDim; i += kThreads) {
+/// float32 queries of `heads` heads from `first_head` on; zeros for the rest of the pass.
+template <int kHeadsAtOnce>
+__device__ __forceinline__ void load_queries(const Args& args, int row_index, int first_head, int heads,
+                                             float (&queries)[kHeadsAtOnce][kHeadDim]) {
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < kHeadsAtOnce * kHeadDim; i += kThreads) {
     const int head = i / kHeadDim, element = i % kHeadDim;
-    queries[head][element] =
-        load_element<kQueryType>(args.query, row_index * args.query_row_stride +
-                                                 (first_head + head) * args.query_head_stride + element);
+    const i64 query = row_index * args.query_row_stride + (first_head + head) * args.query_head_stride;
+    queries[head][element] = head < heads ? load_element<kQueryType>(args.query, query + element) : 0.0f;
   }
 }
 
@@ -76,6 +76,7 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
 __device__ __forceinline__ void load_places(const Args& args, const Row& row, const Chunk& chunk, int heads,
                                             Place* places) {
   unsigned status = 0, attended = 0;
+#pragma unroll 1
   for (int t = static_cast<int>(threadIdx.x); t < chunk.tokens; t += kThreads) {
     const int position = chunk.list == nullptr ? chunk.first + t : __ldg(chunk.list + t);
     if (position >= row.first && position <= row.own) {
@@ -98,14 +99,15 @@ __device__ __forceinline__ float logit_of(const Args& args, float dot) {
 }
 
 /// Logits of all heads and tokens, -inf for tokens that are nowhere.
-template <int kHeads, int kTokens>
+template <int kHeads>
 __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int tokens,
-                                            AttendShared<kHeads, kTokens>& shared) {
-  using Shape = AttendShape<kHeads, kTokens>;
-  constexpr int kLanes = Shape::kKeyLanes, kTokensAtOnce = kThreads / kLanes;
+                                            AttendShared<kHeads>& shared) {
+  using Shape = AttendShape<kHeads>;
+  constexpr int kTokensInFlight = Shape::kTokensInFlight;
+  constexpr int kLanes = Shape::kKeyLanes, kTokensAtOnce = kThreads / kLanes, kRows = Shape::kHeadsAtOnce;
   const int part = static_cast<int>(threadIdx.x) % kLanes;
   // Every lane makes every round: lanes of a token add up by shuffles.
-#pragma unroll 2
+#pragma unroll kTokensInFlight
   for (int round = 0; round < tokens; round += kTokensAtOnce) {
     const int t = round + static_cast<int>(threadIdx.x) / kLanes;
     const Place place = t < tokens ? shared.places[t] : Place{-1, 0};
@@ -113,13 +115,13 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
     // dropped.
     const i64 key = max(place.page, 0) * args.key_page_stride + place.token * args.key_token_stride +
                     kv_head * args.key_head_stride;
-    float dots[kHeads] = {};
+    float dots[kRows] = {};
 #pragma unroll
     for (int vector = part; vector < Shape::kKeyVectors; vector += kLanes) {
       float elements[8];
       load_vector<kKvType>(args.keys, key + vector * 8, elements);
 #pragma unroll
-      for (int head = 0; head < kHeads; ++head) {
+      for (int head = 0; head < kRows; ++head) {
         const float* query = &shared.queries[head][vector * 8];
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
@@ -128,7 +130,7 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
       }
     }
 #pragma unroll
-    for (int head = 0; head < kHeads; ++head) {
+    for (int head = 0; head < kRows; ++head) {
       const float dot = sum_over_lanes<kLanes>(dots[head]);
       if (part == 0 && t < tokens) {
         shared.weights[head][t] = place.page >= 0 ? logit_of(args, dot) : negative_infinity();
@@ -139,18 +141,21 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
 
 /// Logits -> weights exp(logit - largest); writes the largest and the sum of weights to the partial sums. A
 /// warp a head.
-template <int kHeads, int kTokens>
-__device__ __forceinline__ void make_weights(const Args& args, int row_index, int first_head,
-                                             const Chunk& chunk, AttendShared<kHeads, kTokens>& shared) {
-  for (int head = warp_index(); head < kHeads; head += kAttendWarps) {
+template <int kHeads>
+__device__ __forceinline__ void make_weights(const Args& args, int row_index, int first_head, int heads,
+                                             const Chunk& chunk, AttendShared<kHeads>& shared) {
+#pragma unroll 1
+  for (int head = warp_index(); head < heads; head += kAttendWarps) {
     float* weights = shared.weights[head];
     float largest = negative_infinity();
+#pragma unroll 1
     for (int t = lane_index(); t < chunk.tokens; t += kWarp) {
       largest = fmaxf(largest, weights[t]);
     }
     largest = max_over_warp(largest);
     const float base = exponent_base(largest);
     float sum = 0.0f;
+#pragma unroll 1
     for (int t = lane_index(); t < chunk.tokens; t += kWarp) {
       weights[t] = __expf(weights[t] - base);
       sum += weights[t];
@@ -164,28 +169,29 @@ __device__ __forceinline__ void make_weights(const Args& args, int row_index, in
   }
 }
 
-/// Weighted sums of the value rows -> the partial sums of every head.
-template <int kHeads, int kTokens>
+/// Weighted sums of the value rows -> the partial sums of `heads` heads.
+template <int kHeads>
 __device__ __forceinline__ void sum_values(const Args& args, int row_index, int kv_head, int first_head,
-                                           const Chunk& chunk, AttendShared<kHeads, kTokens>& shared) {
-  using Shape = AttendShape<kHeads, kTokens>;
-  constexpr int kColumns = Shape::kColumns;
+                                           int heads, const Chunk& chunk, AttendShared<kHeads>& shared) {
+  using Shape = AttendShape<kHeads>;
+  constexpr int kTokensInFlight = Shape::kTokensInFlight;
+  constexpr int kColumns = Shape::kColumns, kRows = Shape::kHeadsAtOnce;
   const int slice = static_cast<int>(threadIdx.x) / Shape::kValueLanes;
+  const int first_vector = static_cast<int>(threadIdx.x) % Shape::kValueLanes;
   if (slice < Shape::kSlices) {
-    for (int vector = static_cast<int>(threadIdx.x) % Shape::kValueLanes; vector < Shape::kValueVectors;
-         vector += Shape::kValueLanes) {
-      float sums[kHeads][kColumns] = {};
-#pragma unroll 4
+#pragma unroll 1
+    for (int vector = first_vector; vector < Shape::kValueVectors; vector += Shape::kValueLanes) {
+      float sums[kRows][kColumns] = {};
+#pragma unroll kTokensInFlight
       for (int t = slice; t < chunk.tokens; t += Shape::kSlices) {
         const Place place = shared.places[t];
         const i64 value = max(place.page, 0) * args.value_page_stride +
                           place.token * args.value_token_stride + kv_head * args.value_head_stride;
         float elements[kColumns];
         load_vector<kKvType>(args.values, value + vector * kColumns, elements);
-        if (place.page < 0)
-          continue;  // after the load, as above; its weight is 0, but the row read may hold a NaN
+        if (place.page < 0) continue;  // after the load, as above; a weight of 0 would not stop a NaN
 #pragma unroll
-        for (int head = 0; head < kHeads; ++head) {
+        for (int head = 0; head < kRows; ++head) {
           const float weight = shared.weights[head][t];
 #pragma unroll
           for (int i = 0; i < kColumns; ++i) {
@@ -194,7 +200,7 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
         }
       }
 #pragma unroll
-      for (int head = 0; head < kHeads; ++head) {
+      for (int head = 0; head < kRows; ++head) {
 #pragma unroll
         for (int i = 0; i < kColumns; ++i) {
           shared.sums[slice][head][vector * kColumns + i] = sums[head][i];
@@ -203,7 +209,8 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
     }
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kHeads * kValueDim; i += kThreads) {
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < heads * kValueDim; i += kThreads) {
     const int head = i / kValueDim, column = i % kValueDim;
     float sum = 0.0f;
 #pragma unroll
@@ -214,19 +221,25 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
   }
 }
 
-/// Attention of kHeads query heads from `first_head` on over one chunk of at most kTokens tokens.
-template <int kHeads, int kTokens>
+/// Attention of kHeads query heads from `first_head` on over one chunk.
+template <int kHeads>
 __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, int row_index, int kv_head,
                                              int first_head, const Chunk& chunk) {
-  auto& shared = *reinterpret_cast<AttendShared<kHeads, kTokens>*>(dynamic_shared);
-  load_queries<kHeads>(args, row_index, first_head, shared.queries);
+  constexpr int kHeadsAtOnce = AttendShape<kHeads>::kHeadsAtOnce;
+  auto& shared = *reinterpret_cast<AttendShared<kHeads>*>(dynamic_shared);
   load_places(args, row, chunk, kHeads, shared.places);
-  __syncthreads();
-  make_logits(args, kv_head, chunk.tokens, shared);
-  __syncthreads();
-  make_weights(args, row_index, first_head, chunk, shared);
-  __syncthreads();
-  sum_values(args, row_index, kv_head, first_head, chunk, shared);
+#pragma unroll 1
+  for (int done = 0; done < kHeads; done += kHeadsAtOnce) {
+    const int head = first_head + done, heads = min(kHeadsAtOnce, kHeads - done);
+    load_queries(args, row_index, head, heads, shared.queries);
+    __syncthreads();
+    make_logits(args, kv_head, chunk.tokens, shared);
+    __syncthreads();
+    make_weights(args, row_index, head, heads, chunk, shared);
+    __syncthreads();
+    sum_values(args, row_index, kv_head, head, heads, chunk, shared);
+    __syncthreads();
+  }
 }
 
 /// Grid: x = chunk, y = selection, z = row. In a dense row, which has one list for the whole group, the
@@ -235,23 +248,28 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_attend(const __
   const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const int kv_head = selection / kSelectionsPerKvHead;
   const Row row = load_row(args, row_index);
-  if (attends_to_all(args, row)) {
-    const i64 chunk = static_cast<i64>(blockIdx.x) * kSelectionsPerKvHead + selection % kSelectionsPerKvHead;
-    const i64 begin = chunk * kDenseChunk;
-    if (begin >= row.visible || chunk >= args.chunks) return;
+  const bool all = attends_to_all(args, row);
+  Chunk chunk;
+  if (all) {
+    const i64 index = static_cast<i64>(blockIdx.x) * kSelectionsPerKvHead + selection % kSelectionsPerKvHead;
+    const i64 begin = index * kDenseChunk;
+    if (begin >= row.visible || index >= args.chunks) return;
     const int first = static_cast<int>(begin);
-    attend_chunk<kGroup, kDenseChunk>(
-        args, row, row_index, kv_head, kv_head * kGroup,
-        {static_cast<int>(chunk), min(kDenseChunk, row.visible - first), nullptr, row.first + first});
+    chunk = {static_cast<int>(index), min(kDenseChunk, row.visible - first), nullptr, row.first + first};
   } else {
-    const int chunk = static_cast<int>(blockIdx.x);
-    const int tokens = selected_tokens(args, row_index, selection) - chunk * kChunk;
+    const int index = static_cast<int>(blockIdx.x);
+    const int tokens = selected_tokens(args, row_index, selection) - index * kChunk;
     if (tokens <= 0) return;
     const i64 list =
         (static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection) * kBudget;
-    attend_chunk<kSparseHeads, kChunk>(
-        args, row, row_index, kv_head, selection * kSparseHeads,
-        {chunk, min(kChunk, tokens), args.positions + list + chunk * kChunk, 0});
+    chunk = {index, min(kChunk, tokens), args.positions + list + index * kChunk, 0};
+  }
+  if constexpr (kSparseHeads == kGroup) {
+    attend_chunk<kGroup>(args, row, row_index, kv_head, kv_head * kGroup, chunk);
+  } else if (all) {
+    attend_chunk<kGroup>(args, row, row_index, kv_head, kv_head * kGroup, chunk);
+  } else {
+    attend_chunk<kSparseHeads>(args, row, row_index, kv_head, selection * kSparseHeads, chunk);
   }
 }
 

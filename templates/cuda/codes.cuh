@@ -19,32 +19,33 @@ __device__ __forceinline__ Word* plane_of(const Args& args, Word* words, int pla
   return words + plane * (args.code_plane_stride / static_cast<i64>(sizeof(Word)));
 }
 
-/// All planes of one token, in the widest loads that the row allows.
-__device__ __forceinline__ void load_codes(const Args& args, int kv_head, Place place,
-                                           unsigned (&codes)[kPlanes][kWords]) {
-  const unsigned* first = code_words(args, kv_head, place);
+/// kWordsAtOnce words of every plane of one token, from word `from` on, in the widest loads that the row
+/// allows.
+__device__ __forceinline__ void load_codes(const Args& args, int kv_head, Place place, int from,
+                                           unsigned (&codes)[kPlanes][kWordsAtOnce]) {
+  const unsigned* first = code_words(args, kv_head, place) + from;
 #pragma unroll
   for (int plane = 0; plane < kPlanes; ++plane) {
     const unsigned* words = plane_of(args, first, plane);
-    if constexpr (kWords % 4 == 0) {
+    if constexpr (kWords % 4 == 0 && kWordsAtOnce % 4 == 0) {
 #pragma unroll
-      for (int w = 0; w < kWords; w += 4) {
+      for (int w = 0; w < kWordsAtOnce; w += 4) {
         const uint4 four = __ldg(reinterpret_cast<const uint4*>(words + w));
         codes[plane][w] = four.x;
         codes[plane][w + 1] = four.y;
         codes[plane][w + 2] = four.z;
         codes[plane][w + 3] = four.w;
       }
-    } else if constexpr (kWords % 2 == 0) {
+    } else if constexpr (kWords % 2 == 0 && kWordsAtOnce % 2 == 0) {
 #pragma unroll
-      for (int w = 0; w < kWords; w += 2) {
+      for (int w = 0; w < kWordsAtOnce; w += 2) {
         const uint2 two = __ldg(reinterpret_cast<const uint2*>(words + w));
         codes[plane][w] = two.x;
         codes[plane][w + 1] = two.y;
       }
     } else {
 #pragma unroll
-      for (int w = 0; w < kWords; ++w) {
+      for (int w = 0; w < kWordsAtOnce; ++w) {
         codes[plane][w] = __ldg(words + w);
       }
     }

@@ -1,4 +1,5 @@
-// 16-bit floats to float32 and back. The only PTX of the kernels, so that the source needs no header of any toolkit.
+// 16-bit floats to float32 and back. The only PTX of the kernels, so that the source needs no header of any
+// toolkit.
 #pragma once
 
 namespace adamas_cuda {

@@ -13,6 +13,17 @@ __device__ __forceinline__ i64 first_item() {
   return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
 }
 
+/// A stored key, padding 0; all 0 for a place that is nowhere.
+__device__ __forceinline__ void load_key(const Args& args, int kv_head, Place place, float (&x)[kWords]) {
+  const i64 row = place.page * args.key_page_stride + place.token * args.key_token_stride +
+                  kv_head * args.key_head_stride;
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    const bool wanted = place.page >= 0 && holds_element(j);
+    x[j] = wanted ? load_element<kKvType>(args.keys, row + j * kWarp + lane_index()) : 0.0f;
+  }
+}
+
 /// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
 extern "C" __global__ void __launch_bounds__(kEncodeThreads)
     adamas_encode(const __grid_constant__ Args args) {
@@ -21,30 +32,27 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads)
   float thresholds[kBuckets - 1];
   load_thresholds(args.key_thresholds, kv_head, thresholds);
 
-  // All keys are on their way before the first is used.
-  unsigned status = 0;
-  Place places[kSlotsPerWarp];
-  float x[kSlotsPerWarp][kWords];
-#pragma unroll
+  unsigned status = 0, encoded = 0;
+  Place next_place = place_of_item(args, first_item(), status);
+  float next[kWords];
+  load_key(args, kv_head, next_place, next);
+#pragma unroll 1
   for (int s = 0; s < kSlotsPerWarp; ++s) {
-    places[s] = place_of_item(args, first_item() + s, status);
-    const i64 row = places[s].page * args.key_page_stride + places[s].token * args.key_token_stride +
-                    kv_head * args.key_head_stride;
+    const Place place = next_place;
+    float x[kWords];
 #pragma unroll
     for (int j = 0; j < kWords; ++j) {
-      const bool wanted = places[s].page >= 0 && holds_element(j);
-      x[s][j] = wanted ? load_element<kKvType>(args.keys, row + j * kWarp + lane_index()) : 0.0f;
+      x[j] = next[j];
     }
-  }
-
-  unsigned encoded = 0;
-#pragma unroll
-  for (int s = 0; s < kSlotsPerWarp; ++s) {
-    if (places[s].page < 0) continue;  // the same in every lane
+    if (s + 1 < kSlotsPerWarp) {  // the next key is on its way while this one is worked on
+      next_place = place_of_item(args, first_item() + s + 1, status);
+      load_key(args, kv_head, next_place, next);
+    }
+    if (place.page < 0) continue;  // the same in every lane
     unsigned codes[kWords];
-    rotate(x[s], scratch[warp_index()]);
-    bucketize(x[s], thresholds, codes);
-    store_codes(args, kv_head, places[s], codes);
+    rotate(x, scratch[warp_index()]);
+    bucketize(x, thresholds, codes);
+    store_codes(args, kv_head, place, codes);
     ++encoded;
   }
   if (lane_index() == 0 && args.counters != nullptr) {

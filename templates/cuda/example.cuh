@@ -30,6 +30,7 @@ inline constexpr bool kSinkLogits = false;
 
 // What follows from it.
 inline constexpr int kWords = 4;
+inline constexpr int kWordsAtOnce = 4;
 inline constexpr int kPlanes = 2;
 inline constexpr int kQueryPlanes = 4;
 inline constexpr int kQueryMax = 7;
@@ -51,7 +52,8 @@ inline constexpr int kEncodeThreads = 256;
 inline constexpr int kSlotsPerWarp = 4;
 inline constexpr int kPrepareThreads = 128;
 inline constexpr int kMergeThreads = 256;
-inline constexpr int kAttendSliceBytes = 65536;
+inline constexpr int kMostHeadsAtOnce = 8;
+inline constexpr int kMostChunkTokens = 256;
 inline constexpr int kAttendSharedBytes = 11264;
 
 /// A query head as the scan meets it.
@@ -85,24 +87,26 @@ __device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets
   return code;
 }
 
-/// Order key of one token for one query head: kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)); larger is better.
-__device__ __forceinline__ int order_key(const unsigned (&codes)[kPlanes][kWords], const PreparedQuery& query) {
+/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order key. Summed over a
+/// row, and with the query's bias: kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)).
+__device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWordsAtOnce],
+                                           const PreparedQuery& query, int from) {
   int a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0;
 #pragma unroll
-  for (int w = 0; w < kWords; ++w) {
+  for (int w = 0; w < kWordsAtOnce; ++w) {
     const unsigned c0 = codes[0][w];
     const unsigned c1 = codes[1][w];
-    const unsigned q0 = query.planes[0][w];
-    const unsigned q1 = query.planes[1][w];
-    const unsigned q2 = query.planes[2][w];
-    const unsigned q3 = query.planes[3][w];
+    const unsigned q0 = query.planes[0][from + w];
+    const unsigned q1 = query.planes[1][from + w];
+    const unsigned q2 = query.planes[2][from + w];
+    const unsigned q3 = query.planes[3][from + w];
     a0 = a0 + __popc(q0 & c0);
     a1 = a1 + __popc(q0 & c1) + __popc(q1 & c0);
     a2 = a2 + __popc(q1 & c1) + __popc(q2 & c0);
     a3 = a3 + __popc(q2 & c1) - __popc(q3 & c0);
     a4 = a4 - __popc(q3 & c1);
   }
-  return query.bias + 2 * (a0 + 2 * a1 + 4 * a2 + 8 * a3 + 16 * a4);
+  return 2 * (a0 + 2 * a1 + 4 * a2 + 8 * a3 + 16 * a4);
 }
 
 }  // namespace adamas_cuda

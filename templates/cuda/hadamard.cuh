@@ -37,19 +37,19 @@ __device__ __forceinline__ void butterfly(float (&x)[kRegisters]) {
 /// Stage of a written matrix H: the kOrder elements of a block that lie kStride apart become
 /// y_r = sum over b of H[r][b] x_b, from left to right.
 /// @param signs    bit b of row r set: H[r][b] = -1
-/// @param scratch  kDim floats of shared memory of this warp
+/// @param scratch  2 kDim floats of shared memory of this warp
 template <int kOrder, int kStride, int kDim, int kRegisters>
 __device__ __forceinline__ void mix(float (&x)[kRegisters], const unsigned (&signs)[kOrder], float* scratch) {
+  float* mixed = scratch + kDim;
 #pragma unroll
   for (int j = 0; j < kRegisters; ++j) {
     const int element = j * kWarp + lane_index();
     if (element < kDim) scratch[element] = x[j];
   }
   __syncwarp();
-#pragma unroll
-  for (int j = 0; j < kRegisters; ++j) {
-    const int element = j * kWarp + lane_index();
-    if (element >= kDim) continue;
+  // Rolled up, through memory: kRegisters copies of the sum would take long to compile.
+#pragma unroll 1
+  for (int element = lane_index(); element < kDim; element += kWarp) {
     const int row = element / kStride % kOrder;
     const float* column = scratch + (element - row * kStride);
     const unsigned row_signs = signs[row];
@@ -58,7 +58,12 @@ __device__ __forceinline__ void mix(float (&x)[kRegisters], const unsigned (&sig
     for (int b = 1; b < kOrder; ++b) {
       sum = __fadd_rn(sum, flip_sign(column[b * kStride], row_signs << (31 - b) & 0x80000000u));
     }
-    x[j] = sum;
+    mixed[element] = sum;
+  }
+#pragma unroll
+  for (int j = 0; j < kRegisters; ++j) {
+    const int element = j * kWarp + lane_index();
+    if (element < kDim) x[j] = mixed[element];  // written by this lane
   }
   __syncwarp();
 }

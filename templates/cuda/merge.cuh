@@ -29,12 +29,14 @@ __device__ __forceinline__ int chunks_of_row(const Args& args, const Row& row, i
 /// The largest logit of all chunks; every thread gets it.
 __device__ __forceinline__ float largest_logit(const float* partial, int chunks, MergeShared& shared) {
   float largest = negative_infinity();
+#pragma unroll 1
   for (int chunk = static_cast<int>(threadIdx.x); chunk < chunks; chunk += kMergeThreads) {
     largest = fmaxf(largest, partial[chunk * static_cast<i64>(kPartialFloats) + kValueDim]);
   }
   largest = max_over_warp(largest);
   if (lane_index() == 0) shared.largest[warp_index()] = largest;
   __syncthreads();
+#pragma unroll 1
   for (int warp = 0; warp < kMergeThreads / kWarp; ++warp) {
     largest = fmaxf(largest, shared.largest[warp]);
   }
@@ -85,12 +87,14 @@ extern "C" __global__ void __launch_bounds__(kMergeThreads) adamas_merge(const _
   sum_slice(partial, chunks, base, shared);
 
   float weights = 0.0f;
+#pragma unroll 1
   for (int slice = 0; slice < kMergeSlices; ++slice) {
     weights += shared.weights[slice];
   }
   float denominator = weights;
   if constexpr (kSinkLogits) denominator += expf(__ldg(args.sink_logits + query_head) - base);
   const i64 out = row_index * args.out_row_stride + query_head * args.out_head_stride;
+#pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < kValueDim; column += kMergeThreads) {
     float sum = 0.0f;
     for (int slice = 0; slice < kMergeSlices; ++slice) {

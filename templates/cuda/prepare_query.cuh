@@ -44,7 +44,7 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
   }
 }
 
-/// Writes the planes and the bias of one query head: what order_key of the generated part reads.
+/// Writes the planes and the bias of one query head: what score_words of the generated part reads.
 __device__ __forceinline__ void store_prepared(PreparedQuery* prepared, const int (&integers)[kWords]) {
   unsigned bits[kWords];
   int sum = 0;

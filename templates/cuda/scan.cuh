@@ -24,6 +24,7 @@ __device__ __forceinline__ int* raw_scores(const Args& args, int row_index, int 
 __device__ __forceinline__ void load_group(const Args& args, int row_index, int kv_head,
                                            PreparedQuery (&queries)[kGroup]) {
   constexpr int kQueryWords = sizeof(PreparedQuery) / sizeof(unsigned);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kGroup * kQueryWords; i += kThreads) {
     const int member = i / kQueryWords, word = i % kQueryWords;
     const PreparedQuery* prepared = prepared_query(args, row_index, kv_head * kGroup + member);
@@ -41,28 +42,38 @@ __device__ __forceinline__ void store_score(const Args& args, int row_index, int
   }
 }
 
+/// Order key of one token for one query head. Wide rows are scored piece by piece, so that codes and planes
+/// fit the registers; the pieces of a second query head come from the first-level cache.
+__device__ __forceinline__ int order_key(const Args& args, int kv_head, Place place,
+                                         const PreparedQuery& query) {
+  int key = query.bias;
+#pragma unroll 1
+  for (int from = 0; from < kWords; from += kWordsAtOnce) {
+    unsigned codes[kPlanes][kWordsAtOnce];
+    load_codes(args, kv_head, place, from, codes);
+    key += score_words(codes, query, from);
+  }
+  return key;
+}
+
 /// Scores one visible token for the selections of a K/V head.
 __device__ __forceinline__ void score_token(const Args& args, int row_index, int kv_head, int position,
                                             Place place, const PreparedQuery (&queries)[kGroup]) {
-  unsigned codes[kPlanes][kWords];
-  load_codes(args, kv_head, place, codes);
-  if constexpr (kSelectionsPerKvHead == 1) {
-    int best = order_key(codes, queries[0]);
+  int best = -1;  // below every order key
 #pragma unroll 1
-    for (int member = 1; member < kGroup; ++member) {
-      best = max(best, order_key(codes, queries[member]));
-    }
-    store_score(args, row_index, kv_head, position, best);
-  } else {
-#pragma unroll 1
-    for (int member = 0; member < kGroup; ++member) {
-      store_score(args, row_index, kv_head * kGroup + member, position, order_key(codes, queries[member]));
+  for (int member = 0; member < kGroup; ++member) {
+    const int key = order_key(args, kv_head, place, queries[member]);
+    if constexpr (kSelectionsPerKvHead == 1) {
+      best = max(best, key);
+    } else {
+      store_score(args, row_index, kv_head * kGroup + member, position, key);
     }
   }
+  if constexpr (kSelectionsPerKvHead == 1) store_score(args, row_index, kv_head, position, best);
 }
 
 /// Grid: x = tiles of kScanTile positions, y = K/V head, z = row.
-extern "C" __global__ void __launch_bounds__(kThreads) adamas_scan(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_scan(const __grid_constant__ Args args) {
   __shared__ PreparedQuery queries[kGroup];
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
@@ -76,6 +87,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) adamas_scan(const __grid_
   if (first < past) {
     load_group(args, row_index, kv_head, queries);
     unsigned status = 0;
+#pragma unroll 1
     for (int position = first + static_cast<int>(threadIdx.x); position < past; position += kThreads) {
       const Place place = place_of_position(args, row.sequence, position, status);
       score_token(args, row_index, kv_head, position, place, queries);
@@ -84,8 +96,10 @@ extern "C" __global__ void __launch_bounds__(kThreads) adamas_scan(const __grid_
     if (threadIdx.x == 0 && args.counters != nullptr) count(args.counters->tokens_scanned, past - first);
   }
   if (args.out_scores == nullptr) return;
+#pragma unroll 1
   for (int position = begin + static_cast<int>(threadIdx.x); position < end; position += kThreads) {
     if (position >= first && position < past) continue;
+#pragma unroll 1
     for (int s = 0; s < kSelectionsPerKvHead; ++s) {
       raw_scores(args, row_index, kv_head * kSelectionsPerKvHead + s)[position] = kUnseenScore;
     }

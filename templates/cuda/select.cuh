@@ -47,6 +47,7 @@ __device__ __forceinline__ void find_digit(SelectShared& shared, unsigned wanted
   // Warp w owns the w-th stretch of rows, counted from the best digits.
   const int top = kRows - 1 - warp_index() * kRowsPerWarp;
   unsigned sum = 0;
+#pragma unroll 1
   for (int i = 0; i < kRowsPerWarp; ++i) {
     if (top - i >= 0) sum += shared.histogram[(top - i) * kWarp + lane_index()];
   }
@@ -54,10 +55,12 @@ __device__ __forceinline__ void find_digit(SelectShared& shared, unsigned wanted
   if (lane_index() == 0) shared.warp_sums[warp_index()] = sum;
   __syncthreads();
   unsigned above = 0;
+#pragma unroll 1
   for (int warp = 0; warp < warp_index(); ++warp) {
     above += shared.warp_sums[warp];
   }
   if (above < wanted && wanted <= above + sum) {  // one warp: the digit is in its stretch
+#pragma unroll 1
     for (int i = 0; i < kRowsPerWarp && top - i >= 0; ++i) {
       // Reversed, so that lane 0 has the best digit of the row.
       const int digit = (top - i) * kWarp + kWarp - 1 - lane_index();
@@ -88,11 +91,12 @@ __device__ __forceinline__ Threshold find_threshold(const OrderKey* keys, const 
   int prefix = 0;  // digits found so far
 #pragma unroll
   for (int digit = kDigits - 1; digit >= 0; --digit) {
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kDigitValues; i += kThreads) {
       shared.histogram[i] = 0;
     }
     __syncthreads();
-#pragma unroll 4
+#pragma unroll 2
     for (int start = begin + static_cast<int>(threadIdx.x) * kKeysPerLoad; start <= row.own;
          start += kThreads * kKeysPerLoad) {
       int loaded[kKeysPerLoad];
@@ -111,21 +115,11 @@ __device__ __forceinline__ Threshold find_threshold(const OrderKey* keys, const 
   return {prefix, shared.equal - wanted};
 }
 
-/// Writes one selected position where the next stage and the caller look for it.
-__device__ __forceinline__ void store_position(const Args& args, const Row& row, i64 list, unsigned rank,
-                                               int position, unsigned& status) {
-  args.positions[list + rank] = position;
-  if (args.out_positions == nullptr) return;
-  args.out_positions[list + rank] =
-      args.write_slots != 0 ? slot_of(args, place_of_position(args, row.sequence, position, status))
-                            : position;
-}
-
 /// Lists every visible token above the threshold and the latest ones equal to it, in ascending order of
 /// position.
-__device__ __forceinline__ void list_tokens(const Args& args, const OrderKey* keys, const Row& row, int begin,
-                                            Threshold threshold, i64 list, SelectShared& shared,
-                                            unsigned& status) {
+/// @param positions[out]  as many as the budget
+__device__ __forceinline__ void list_tokens(const OrderKey* keys, const Row& row, int begin,
+                                            Threshold threshold, int* positions, SelectShared& shared) {
   unsigned above_before = 0, equal_before = 0;  // in the tiles behind us
   for (int tile = begin; tile <= row.own; tile += kThreads * kKeysPerLoad) {
     const int start = tile + static_cast<int>(threadIdx.x) * kKeysPerLoad;
@@ -146,45 +140,58 @@ __device__ __forceinline__ void list_tokens(const Args& args, const OrderKey* ke
     unsigned above = above_before + (before & 0xffffu), equal = equal_before + (before >> 16);
 #pragma unroll
     for (int i = 0; i < kKeysPerLoad; ++i) {
+      const bool is_above = loaded[i] > threshold.key, is_equal = loaded[i] == threshold.key;
       const unsigned taken =
           equal > threshold.skipped ? equal - threshold.skipped : 0;  // equal ones listed so far
-      if (loaded[i] > threshold.key) {
-        store_position(args, row, list, above + taken, start + i, status);
-        ++above;
-      } else if (loaded[i] == threshold.key) {
-        if (equal >= threshold.skipped) store_position(args, row, list, above + taken, start + i, status);
-        ++equal;
-      }
+      if (is_above || (is_equal && equal >= threshold.skipped)) positions[above + taken] = start + i;
+      above += is_above;
+      equal += is_equal;
     }
     above_before += total & 0xffffu;
     equal_before += total >> 16;
   }
 }
 
+/// The caller's copy of a finished list: positions, or physical slots.
+__device__ __forceinline__ void copy_positions(const Args& args, const Row& row, const int* positions,
+                                               int* out) {
+  unsigned status = 0;
+#pragma unroll 1
+  for (int rank = static_cast<int>(threadIdx.x); rank < kBudget; rank += kThreads) {
+    const int position = positions[rank];
+    const bool as_slot = args.write_slots != 0 && position >= 0;
+    out[rank] = as_slot ? slot_of(args, place_of_position(args, row.sequence, position, status)) : position;
+  }
+  report(args, status);
+}
+
 /// Grid: y = selection, z = row.
-extern "C" __global__ void __launch_bounds__(kThreads) adamas_select(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_select(const __grid_constant__ Args args) {
   __shared__ SelectShared shared;
   const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
   const int selected = min(row_budget(args, row_index), row.visible);
   const i64 index = static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection;
-  const i64 list = index * kBudget;
-  unsigned status = 0;
-  if (selected == row.visible) {
-    for (int rank = static_cast<int>(threadIdx.x); rank < selected; rank += kThreads) {
-      store_position(args, row, list, rank, row.first + rank, status);
-    }
-  } else if (selected > 0) {
+  int* positions = args.positions + index * kBudget;
+  if (selected > 0 && selected < row.visible) {
     const OrderKey* keys = order_keys(args, row_index, selection);
     const int begin = row.first / kKeysPerLoad * kKeysPerLoad;
     const Threshold threshold = find_threshold(keys, row, begin, selected, shared);
-    list_tokens(args, keys, row, begin, threshold, list, shared, status);
+    list_tokens(keys, row, begin, threshold, positions, shared);
+  } else {  // all or nothing
+#pragma unroll 1
+    for (int rank = static_cast<int>(threadIdx.x); rank < selected; rank += kThreads) {
+      positions[rank] = row.first + rank;
+    }
   }
+#pragma unroll 1
   for (int rank = selected + static_cast<int>(threadIdx.x); rank < kBudget; rank += kThreads) {
-    args.positions[list + rank] = -1;
-    if (args.out_positions != nullptr) args.out_positions[list + rank] = -1;
+    positions[rank] = -1;
   }
-  report(args, status);
+  if (args.out_positions != nullptr) {
+    __syncthreads();
+    copy_positions(args, row, positions, args.out_positions + index * kBudget);
+  }
   if (threadIdx.x == 0) {
     args.counts[index] = selected;
     if (args.out_counts != nullptr) args.out_counts[index] = selected;

@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,7 +40,7 @@ void for_each_problem(Check check) {
     for (const RowKind kind : kKinds) {
       const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
       Problem problem(index, kind, lengths_for(budget));
-      CAPTURE(kSpecs[index].spec);
+      CAPTURE(std::string(kSpecs[index].spec));
       CAPTURE(static_cast<int>(kind));
       static std::map<std::pair<int, RowKind>, std::vector<unsigned char>> codes;
       auto& known = codes[{index, kind}];
@@ -327,7 +328,7 @@ TEST_CASE("attend skips positions that a row does not see") {
 TEST_CASE("lengths, starts and tables out of range are clamped and reported, never followed") {
   for (const int index : {0, 2}) {  // block table, contiguous
     Problem problem(index, RowKind::kNormal, {50, 50, 50});
-    CAPTURE(kSpecs[index].spec);
+    CAPTURE(std::string(kSpecs[index].spec));
     problem.encode();
     problem.counters = {};
     const std::vector<int> lengths{std::numeric_limits<int>::max(), -4, 50};
@@ -350,7 +351,7 @@ TEST_CASE("lengths, starts and tables out of range are clamped and reported, nev
 
 TEST_CASE("a row's bits depend on its own tokens only") {
   for (int index = 0; index < static_cast<int>(std::size(kSpecs)); ++index) {
-    CAPTURE(kSpecs[index].spec);
+    CAPTURE(std::string(kSpecs[index].spec));
     // The same first sequence, once alone and once among others that widen every grid.
     Problem alone(index, RowKind::kNormal, {90}), among(index, RowKind::kNormal, {90, 220, 3});
     for (Problem* problem : {&alone, &among}) {

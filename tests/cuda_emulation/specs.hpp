@@ -20,11 +20,13 @@ inline constexpr EmulatedSpec kSpecs[] = {
     {"head_dim=96 value_dim=64 buckets=16 query_bits=8 group=5 budget=12 recent=4 page_size=48 out_type=f32 "
      "soft_cap=on window=on sink_logits=on",
      "scan_tile=64 chunk=16 dense_chunk=64 threads=96"},
+    {"head_dim=448 value_dim=16 buckets=16 group=2 estimator=manhattan budget=10 cache_form=contiguous",
+     "scan_tile=64 chunk=8 dense_chunk=16 threads=64"},
     {"head_dim=256 hadamard=64 buckets=2 estimator=manhattan query_rows=2 budget=33 sink=4 page_size=64 "
      "window=on "
      "out_type=bf16 lse=off",
      "scan_tile=64 chunk=8 dense_chunk=32 threads=128"},
-    {"head_dim=16 value_dim=512 query_bits=3 group=12 scope=kv_head budget=9 page_size=7",
+    {"head_dim=16 value_dim=512 query_bits=3 group=9 scope=kv_head budget=9 page_size=7",
      "scan_tile=64 chunk=8 dense_chunk=24 threads=64"},
 };
 
