@@ -30,7 +30,7 @@ int run_cli(int argc, const char* const* argv);
 /// One JSON object a line on stdout.
 void print_json(const nlohmann::ordered_json& object);
 
-/// Columns aligned by content; numbers to the right. Printed on stdout, each row as it comes when `live`.
+/// Columns aligned by content, numbers to the right; printed on stdout.
 class Table {
  public:
   explicit Table(std::vector<std::string> headings);
@@ -46,6 +46,7 @@ class Progress {
  public:
   explicit Progress(bool quiet);
   ~Progress();
+  /// "" takes the line away.
   void say(const std::string& text);
 
  private:

@@ -48,7 +48,8 @@ CompileRequest unit_request(const CacheKey& key) {
 CompileResult compile_unit(Compiler& compiler, const CacheKey& key) {
   if (const auto why = compiler.unavailable(); !why.empty()) {
     throw codegen::Error(ADAMAS_UNAVAILABLE, "kernel",
-                         fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target), "is in no cache and cannot be compiled here", why);
+                         fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target),
+                         "is in no cache and cannot be compiled here", why);
   }
   return compiler.compile(unit_request(key));
 }

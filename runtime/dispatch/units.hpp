@@ -1,5 +1,6 @@
-// Units: the separately compiled parts of a kernel set. What names them in the cache, and how a miss is compiled.
-// Needs no device: what `adamas compile` stores on one machine is what prepare looks for on another.
+// Units: the separately compiled parts of a kernel set. What names them in the cache, and how a miss is
+// compiled. Needs no device: what `adamas compile` stores on one machine is what prepare looks for on
+// another.
 #pragma once
 
 #include <array>
@@ -29,7 +30,8 @@ UnitKeys unit_keys(const codegen::Spec& spec, const codegen::Tuning& tuning, con
 /// What the compiler is asked for when a key is in no cache.
 CompileRequest unit_request(const CacheKey& key);
 
-/// @throws codegen::Error  ADAMAS_UNAVAILABLE, naming the kernel, when there is no compiler; else as Compiler::compile
+/// @throws codegen::Error  ADAMAS_UNAVAILABLE, naming the kernel, when there is no compiler; else as
+/// Compiler::compile
 CompileResult compile_unit(Compiler& compiler, const CacheKey& key);
 
 }  // namespace adamas::runtime
