@@ -117,7 +117,7 @@ std::string cpu_scan_functions(const Spec& spec) {
   const EntriesText entries = entries_text(spec);
   std::string text = "namespace adamas_cpu {\n\n";
   text += fmt::format(
-      "// A unit of {} gives {} table indexes; {} of them add up in a byte before the sums are widened.\n"
+      "// A unit of {} gives {} table indexes; the entries of {} add up in a byte before sums are widened.\n"
       "constexpr int kUnitRows = {};\n"
       "constexpr int kUnitTables = {};\n"
       "constexpr int kUnits = kRowBytes / kUnitRows;\n"
@@ -125,7 +125,7 @@ std::string cpu_scan_functions(const Spec& spec) {
       "constexpr int kPlanes = {};{}\n"
       "constexpr int kPlaneShift = {};\n\n",
       scan.unit_rows == 1 ? "one byte row" : "three byte rows", scan.unit_tables,
-      scan.units_per_sum == 1 ? "those" : fmt::format("those of {} units", scan.units_per_sum), scan.unit_rows,
+      scan.units_per_sum == 1 ? "one unit" : fmt::format("{} units", scan.units_per_sum), scan.unit_rows,
       scan.unit_tables, scan.units_per_sum, scan.planes,
       scan.planes == 1 ? "" : "  // entries exceed a byte: low bits and high bits have tables of their own",
       scan.plane_shift);

@@ -3,6 +3,7 @@
 // Work item: the query heads of one K/V head (y) in one row (z), rotated eight heads at a time.
 #pragma once
 
+#include "templates/cpu/example_codes.hpp"
 #include "templates/cpu/example_scan.hpp"
 #include "templates/cpu/hadamard.hpp"
 #include "templates/cpu/rows.hpp"

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -124,14 +125,14 @@ class Kernels {
     }
   }
 
-  void run(Stage stage, const codegen::Grid& grid, const Args& args) const {
+  void run(Stage stage, const codegen::Grid& grid, const Args& args, bool backwards) const {
     using Entry = void (*)(const Args*, unsigned, unsigned, unsigned);
-    const auto entry = reinterpret_cast<Entry>(units_[static_cast<std::size_t>(unit_of(stage))]->symbol(entry_name(stage)));
-    REQUIRE(bool(entry));
-    for (unsigned z = 0; z < grid.z; ++z) {
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) entry(&args, x, y, z);
-      }
+    void* const symbol = units_[static_cast<std::size_t>(unit_of(stage))]->symbol(entry_name(stage));
+    REQUIRE(symbol != nullptr);
+    const std::uint32_t items = grid.x * grid.y * grid.z;
+    for (std::uint32_t i = 0; i < items; ++i) {
+      const std::uint32_t item = backwards ? items - 1 - i : i;
+      reinterpret_cast<Entry>(symbol)(&args, item % grid.x, item / grid.x % grid.y, item / grid.x / grid.y);
     }
   }
 
@@ -154,12 +155,18 @@ class Scene {
   void check_codes();
   void check_selection();
   void check_attention();
+  void check_wild_data();
 
  private:
   void place_sequences();
   void write_cache();
   std::int64_t slot(int sequence, std::int64_t position) const;
-  void run(Stage stage) { kernels_.run(stage, generator_.grid(stage, spec_, tuning_, shape_), args_); }
+  void run(Stage stage, bool backwards = false) {
+    kernels_.run(stage, generator_.grid(stage, spec_, tuning_, shape_), args_, backwards);
+  }
+  void run_attention(std::int64_t chunks, bool backwards = false);
+  std::int64_t decode_chunks() const;
+  std::vector<unsigned char> output_bytes(int rows) const;
   void check_rows(const std::vector<oracle::Output>& want, const char* what);
   Guarded* keep(std::unique_ptr<Guarded> buffer) {
     buffers_.push_back(std::move(buffer));
@@ -469,22 +476,37 @@ void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what
   CHECK(worst_lse <= 1e-5);
 }
 
+void Scene::run_attention(std::int64_t chunks, bool backwards) {
+  args_.chunks = shape_.chunks = static_cast<int>(chunks);
+  args_.partial =
+      keep(static_cast<std::size_t>(rows_) * heads_ * chunks * (spec_.value_dim + 2) * sizeof(float))->as<float>();
+  run(Stage::attend, backwards);
+  run(Stage::merge, backwards);
+}
+
+std::int64_t Scene::decode_chunks() const {
+  const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
+  return std::max(ceil_div(spec_.budget, tuning_.chunk), ceil_div(case_.dense_below, tuning_.dense_chunk));
+}
+
+/// Outputs and log-sum-exps of the first rows of the call.
+std::vector<unsigned char> Scene::output_bytes(int rows) const {
+  const std::size_t outputs = static_cast<std::size_t>(rows) * heads_ * spec_.value_dim * bytes_of(config_.out_type);
+  const std::size_t sums = static_cast<std::size_t>(rows) * heads_ * sizeof(float);
+  std::vector<unsigned char> bytes(outputs + sums);
+  std::memcpy(bytes.data(), args_.out, outputs);
+  std::memcpy(bytes.data() + outputs, args_.lse, sums);
+  return bytes;
+}
+
 void Scene::check_attention() {
   args_.out = keep(static_cast<std::size_t>(rows_) * heads_ * spec_.value_dim * bytes_of(config_.out_type))->as<void>();
   args_.out_head_stride = spec_.value_dim;
   args_.out_row_stride = std::int64_t{heads_} * spec_.value_dim;
   args_.lse = keep(static_cast<std::size_t>(rows_) * heads_ * sizeof(float))->as<float>();
-  const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
-  const auto run_attention = [&](std::int64_t chunks) {
-    args_.chunks = shape_.chunks = static_cast<int>(chunks);
-    args_.partial =
-        keep(static_cast<std::size_t>(rows_) * heads_ * chunks * (spec_.value_dim + 2) * sizeof(float))->as<float>();
-    run(Stage::attend);
-    run(Stage::merge);
-  };
 
   std::vector<oracle::Output> sparse, dense;
-  std::uint64_t attended = 0;
+  std::uint64_t attended = 0, answered = 0, short_rows = 0;
   for (int b = 0; b < batch_; ++b) {
     const auto queries = problems_[b].query_rows(config_, calls_[b]);
     const auto keys = problems_[b].key_rows(config_, calls_[b]);
@@ -493,35 +515,105 @@ void Scene::check_attention() {
     sparse.push_back(oracle::decode(config_, calls_[b], queries, keys, values, codes, problems_[0].thresholds));
     dense.push_back(oracle::dense(config_, calls_[b], queries, keys, values));
     for (int r = 0; r < spec_.query_rows; ++r) {
-      attended += static_cast<std::uint64_t>(oracle::visible(config_, calls_[b], case_.lengths[b], r).size()) * heads_;
+      const std::int64_t seen = oracle::visible(config_, calls_[b], case_.lengths[b], r).size();
+      attended += static_cast<std::uint64_t>(seen * heads_);
+      answered += seen > 0 ? heads_ : 0;
+      short_rows += seen > 0 && seen <= case_.dense_below ? heads_ : 0;
     }
   }
-  run_attention(std::max(ceil_div(spec_.budget, tuning_.chunk), ceil_div(case_.dense_below, tuning_.dense_chunk)));
+
+  const adamas_abi::Counters& counters = *args_.counters;
+  run_attention(decode_chunks());
   check_rows(sparse, "decode");
-  const std::uint64_t attended_sparse = args_.counters->tokens_attended;
+  const std::uint64_t attended_sparse = counters.tokens_attended;
   CHECK(attended_sparse <= attended);
+  CHECK(counters.rows == answered);
+  CHECK(counters.dense_short == short_rows);
+  CHECK(counters.dense_requested == 0);
+
+  const std::vector<unsigned char> bytes = output_bytes(rows_);
+  run_attention(decode_chunks() + 3, true);
+  CHECK(output_bytes(rows_) == bytes);
+
+  const std::uint64_t before_dense = counters.tokens_attended;
   args_.all_tokens = 1;
-  run_attention(ceil_div(max_tokens_, tuning_.dense_chunk));
+  run_attention((max_tokens_ + tuning_.dense_chunk - 1) / tuning_.dense_chunk);
+  args_.all_tokens = 0;
   check_rows(dense, "dense");
-  CHECK(args_.counters->tokens_attended - attended_sparse == attended);
-  CHECK(args_.counters->status == 0);
+  CHECK(counters.tokens_attended - before_dense == attended);
+  CHECK(counters.dense_requested == answered);
+  CHECK(counters.clamped_rows == 0);
+  CHECK(counters.status == 0);
+}
+
+void Scene::check_wild_data() {
+  constexpr int kWild[] = {INT32_MIN, -2, 5, 1 << 30, INT32_MAX};
+  const auto wild = [&] { return kWild[random_.integer(0, 4)]; };
+  run_attention(decode_chunks());
+  const std::vector<unsigned char> bytes = output_bytes(spec_.query_rows);
+
+  std::vector<int> lengths = case_.lengths;
+  for (int b = 1; b < batch_; ++b) {
+    lengths[b] = wild();
+    starts_[b] = wild();
+    for (std::int64_t i = 0; i < table_stride_; ++i) table_[b * table_stride_ + i] = wild();
+  }
+  lengths[1] = INT32_MAX;
+  args_.lengths = keep(guarded(lengths))->as<int>();
+  args_.starts = keep(guarded(starts_))->as<int>();
+  if (!table_.empty()) args_.table = keep(guarded(table_))->as<int>();
+  for (const Stage stage : {Stage::prepare_query, Stage::scan, Stage::select}) run(stage);
+  run_attention(decode_chunks());
+  CHECK(output_bytes(spec_.query_rows) == bytes);
+  CHECK(args_.counters->status == (adamas_abi::kLengthClamped | adamas_abi::kBadTable));
+
+  const int own = spec_.query_rows * selections_;  // selections of the first sequence
+  for (int s = own; s < rows_ * selections_; ++s) {
+    args_.counts[s] = wild();
+    for (int i = 0; i < spec_.budget; ++i) args_.positions[s * spec_.budget + i] = wild();
+  }
+  run_attention(decode_chunks());
+  CHECK(output_bytes(spec_.query_rows) == bytes);
+  CHECK((args_.counters->status & adamas_abi::kBadPosition) != 0);
+
+  std::vector<int> slots;
+  for (int i = 0; i < 100; ++i) slots.push_back(wild());
+  args_.slots = keep(guarded(slots))->as<int>();
+  args_.count = shape_.slots = 100;
+  run(Stage::encode);
+  CHECK((args_.counters->status & adamas_abi::kBadSlot) != 0);
+}
+
+bool can_compile() {
+  static const std::string missing = runtime::make_cpu_compiler()->unavailable();
+  if (!missing.empty()) MESSAGE("left out: " << missing);
+  return missing.empty();
+}
+
+std::string text_of(const StageCase& stage_case) {
+  return fmt::format("spec: {}, lengths: {}, seed: {}", stage_case.spec, fmt::join(stage_case.lengths, " "),
+                     stage_case.seed);
 }
 
 }  // namespace
 
 void check_stages(const StageCase& stage_case) {
-  static const std::string missing = runtime::make_cpu_compiler()->unavailable();
-  if (!missing.empty()) {
-    MESSAGE("left out: " << missing);
-    return;
-  }
-  std::string lengths;
-  for (const int length : stage_case.lengths) lengths += fmt::format(" {}", length);
-  INFO("spec: ", stage_case.spec, ", lengths:", lengths, ", seed: ", stage_case.seed);
+  if (!can_compile()) return;
+  INFO(text_of(stage_case));
   Scene scene(stage_case);
   scene.check_codes();
   scene.check_selection();
   scene.check_attention();
+}
+
+void check_wild_data(const StageCase& stage_case) {
+  if (!can_compile()) return;
+  INFO(text_of(stage_case));
+  Scene scene(stage_case);
+  scene.check_codes();
+  scene.check_selection();
+  scene.check_attention();
+  scene.check_wild_data();
 }
 
 }  // namespace adamas::tests

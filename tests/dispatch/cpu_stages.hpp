@@ -29,7 +29,12 @@ struct StageCase {
 };
 
 /// Compiles the three units and CHECKs codes, query integers, scores, selections (bitwise), attention over them and
-/// dense attention (within the contract's tolerance). Does nothing but say so where there is no CPU compiler.
+/// dense attention (within the contract's tolerance, and bitwise the same whatever the order of work items and the room
+/// for chunks). Does nothing but say so where there is no CPU compiler.
 void check_stages(const StageCase& stage_case);
+
+/// The same call with wild lengths, starts, tables, slots and positions for all sequences but the first: no stage may
+/// leave its buffers, the status word must tell, and the first sequence's results must not change by a bit.
+void check_wild_data(const StageCase& stage_case);
 
 }  // namespace adamas::tests
