@@ -1,11 +1,13 @@
 // Straight-line code for one bucket count: comparisons, packing, table indexes and table entries.
 //
-// A code row is a sequence of nibbles, two a byte, the lower first. A nibble is an index into a table of 16 entries:
+// A code row is a sequence of nibbles, two a byte, the lower first. A nibble is an index into a table of 16
+// entries:
 //   buckets=2   four elements, one bit each           buckets=4   two elements, two bits each
 //   buckets=16  one element, four bits
-//   buckets=8   three bits of one element; the fourth bits of three neighbouring nibbles hold a fourth element. That
-//               packs three bits an element (a nibble each would cost a third more), and a dot product never has to
-//               assemble the fourth element: its bits add up on their own.
+//   buckets=8   three bits of one element; the fourth bits of three neighbouring nibbles hold a fourth
+//   element. That
+//               packs three bits an element (a nibble each would cost a third more), and a dot product never
+//               has to assemble the fourth element: its bits add up on their own.
 #include <fmt/format.h>
 
 #include "codegen/cpu_layout.hpp"
@@ -20,10 +22,11 @@ std::string bucket_text(int buckets) {
     if (t > 0) sum += t % 6 == 0 ? " +\n           " : " + ";
     sum += fmt::format("(y > t[{}])", t);
   }
-  return "/// Code of a rotated element: how many of the thresholds lie strictly below it (a comparison gives -1 for true,\n"
-         "/// and 0 for NaN).\n"
+  return "/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison gives\n"
+         "/// -1 for true, and 0 for NaN.\n"
          "ADAMAS_INLINE I32x8 bucket(F32x8 y, const float* t) {\n"
-         "  return -(" + sum + ");\n}\n\n";
+         "  return -(" +
+         sum + ");\n}\n\n";
 }
 
 struct PackingText {
@@ -40,11 +43,13 @@ PackingText packing_text(int buckets) {
       return {"  return c[2 * n] | c[2 * n + 1] << 2;\n",
               "  return nibble_of(row, i / 2) >> i % 2 * 2 & 3;\n"};
     case 8:
-      return {"  const int four = n / 3 * 4, k = n % 3;\n"
-              "  return c[four + k] | (c[four + 3] >> k & 1) << 3;\n",
-              "  const int n = i / 4 * 3;\n"
-              "  if (i % 4 < 3) return nibble_of(row, n + i % 4) & 7;\n"
-              "  return nibble_of(row, n) >> 3 | nibble_of(row, n + 1) >> 3 << 1 | nibble_of(row, n + 2) >> 3 << 2;\n"};
+      return {
+          "  const int four = n / 3 * 4, k = n % 3;\n"
+          "  return c[four + k] | (c[four + 3] >> k & 1) << 3;\n",
+          "  const int n = i / 4 * 3;\n"
+          "  if (i % 4 < 3) return nibble_of(row, n + i % 4) & 7;\n"
+          "  return nibble_of(row, n) >> 3 | nibble_of(row, n + 1) >> 3 << 1 | nibble_of(row, n + 2) >> 3 << "
+          "2;\n"};
     default:
       return {"  return c[n];\n", "  return nibble_of(row, i);\n"};
   }
@@ -53,7 +58,8 @@ PackingText packing_text(int buckets) {
 /// The codes that index values 0..15 stand for: bits shift .. shift + width - 1 of the index.
 std::string index_codes(std::string_view name, int shift, int width) {
   std::string values;
-  for (int v = 0; v < 16; ++v) values += fmt::format("{}{}", v == 0 ? "" : ", ", v >> shift & ((1 << width) - 1));
+  for (int v = 0; v < 16; ++v)
+    values += fmt::format("{}{}", v == 0 ? "" : ", ", v >> shift & ((1 << width) - 1));
   return fmt::format("constexpr IndexCodes {}{{{{{}}}}};\n", name, values);
 }
 
@@ -79,7 +85,8 @@ EntriesText entries_text(const Spec& spec) {
               "  return element_entries(q[0], kLow, 3) + element_entries(q[1], kHigh, 3);\n"};
     case 8:
       if (spec.estimator == Estimator::dot) {
-        return {index_codes("kLow", 0, 3) + index_codes("kSpareBit", 3, 1), "largest(kLow) + (largest(kSpareBit) << 2)",
+        return {index_codes("kLow", 0, 3) + index_codes("kSpareBit", 3, 1),
+                "largest(kLow) + (largest(kSpareBit) << 2)",
                 "  const int n = unit * 2 + table, k = n % 3;\n"
                 "  const int* const q = query + n / 3 * 4;\n"
                 "  return element_entries(q[k], kLow, 7) + (element_entries(q[3], kSpareBit, 1) << k);\n"};
@@ -105,7 +112,8 @@ std::string cpu_code_functions(const Spec& spec) {
       "template <class Code>\n"
       "ADAMAS_INLINE Code pack_nibble(const Code* c, int n) {{\n{}}}\n\n"
       "/// Nibble n of the code row whose byte 0 is at `row`.\n"
-      "ADAMAS_INLINE int nibble_of(const u8* row, int n) {{ return row[n / 2 * kTileTokens] >> n % 2 * 4 & 15; }}\n\n"
+      "ADAMAS_INLINE int nibble_of(const u8* row, int n) {{ return row[n / 2 * kTileTokens] >> n % 2 * 4 & "
+      "15; }}\n\n"
       "/// Code of element i.\n"
       "ADAMAS_INLINE int code_of(const u8* row, int i) {{\n{}}}\n\n"
       "}}  // namespace adamas_cpu\n",
@@ -117,7 +125,7 @@ std::string cpu_scan_functions(const Spec& spec) {
   const EntriesText entries = entries_text(spec);
   std::string text = "namespace adamas_cpu {\n\n";
   text += fmt::format(
-      "// A unit of {} gives {} table indexes; the entries of {} add up in a byte before sums are widened.\n"
+      "// A unit of {} gives {} table indexes; entries of {} add up in a byte before sums are widened.\n"
       "constexpr int kUnitRows = {};\n"
       "constexpr int kUnitTables = {};\n"
       "constexpr int kUnits = kRowBytes / kUnitRows;\n"
@@ -139,17 +147,20 @@ std::string cpu_scan_functions(const Spec& spec) {
       "/// Table indexes of a unit's byte rows.\n"
       "ADAMAS_INLINE void unit_indexes(const U8x64 (&rows)[kUnitRows], U8x64 (&index)[kUnitTables]) {\n";
   for (int r = 0; r < scan.unit_rows; ++r) {
-    text += fmt::format("  index[{}] = rows[{}] & 15;\n  index[{}] = rows[{}] >> 4;\n", 2 * r, r, 2 * r + 1, r);
+    text +=
+        fmt::format("  index[{}] = rows[{}] & 15;\n  index[{}] = rows[{}] >> 4;\n", 2 * r, r, 2 * r + 1, r);
   }
   if (scan.unit_tables == 8) {
     for (int four = 0; four < 2; ++four) {
       const int n = 3 * four;
-      text += fmt::format("  index[{}] = (index[{}] & 8) >> 3 | (index[{}] & 8) >> 2 | (index[{}] & 8) >> 1;\n",
-                          6 + four, n, n + 1, n + 2);
+      text +=
+          fmt::format("  index[{}] = (index[{}] & 8) >> 3 | (index[{}] & 8) >> 2 | (index[{}] & 8) >> 1;\n",
+                      6 + four, n, n + 1, n + 2);
     }
   }
-  text += "}\n\n/// Entries of one of a unit's tables, from the query's integers.\n"
-          "ADAMAS_INLINE U16x16 unit_entries(const int* query, int unit, int table) {\n";
+  text +=
+      "}\n\n/// Entries of one of a unit's tables, from the query's integers.\n"
+      "ADAMAS_INLINE U16x16 unit_entries(const int* query, int unit, int table) {\n";
   text += entries.body;
   return text + "}\n\n}  // namespace adamas_cpu\n";
 }

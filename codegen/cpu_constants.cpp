@@ -11,9 +11,12 @@ namespace {
 
 std::string_view format_name(ElementType type) {
   switch (type) {
-    case ElementType::bf16: return "BFloat16";
-    case ElementType::f32: return "Float32";
-    default: return "Float16";
+    case ElementType::bf16:
+      return "BFloat16";
+    case ElementType::f32:
+      return "Float32";
+    default:
+      return "Float16";
   }
 }
 
@@ -94,8 +97,9 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   line("int", "kScanTile", tuning.scan_tile);
   line("int", "kChunk", tuning.chunk);
   line("int", "kDenseChunk", tuning.dense_chunk);
-  text += fmt::format("static_assert(sizeof(adamas_abi::Args) == {}, \"host and kernel disagree on Args\");\n",
-                      sizeof(adamas_abi::Args));
+  text +=
+      fmt::format("static_assert(sizeof(adamas_abi::Args) == {}, \"host and kernel disagree on Args\");\n",
+                  sizeof(adamas_abi::Args));
   return text + "\n}  // namespace adamas_cpu\n";
 }
 

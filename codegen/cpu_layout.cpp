@@ -16,16 +16,20 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 int round_up(int value, int multiple) { return ceil_div(value, multiple) * multiple; }
 
-/// The most that the elements behind one table index can add. dot: |q| * code, where the spare bit of buckets=8 counts
-/// up to 4; manhattan: a distance of codes.
+/// The most that the elements behind one table index can add. dot: |q| * code, where the spare bit of
+/// buckets=8 counts up to 4; manhattan: a distance of codes.
 int entry_max(const Spec& spec, const Facts& facts) {
   const bool dot = spec.estimator == Estimator::dot;
   const int weight = dot ? facts.query_max : 1;
   switch (spec.buckets) {
-    case 2: return 4 * 1 * weight;
-    case 4: return 2 * 3 * weight;
-    case 8: return (dot ? 7 + 4 : 7) * weight;
-    default: return 15 * weight;
+    case 2:
+      return 4 * 1 * weight;
+    case 4:
+      return 2 * 3 * weight;
+    case 8:
+      return (dot ? 7 + 4 : 7) * weight;
+    default:
+      return 15 * weight;
   }
 }
 
@@ -51,8 +55,8 @@ CpuScanLayout cpu_scan_layout(const Spec& spec) {
   const Facts facts = facts_of(spec);
   const int row_bytes = cpu_code_layout(spec).row_bytes;
   CpuScanLayout layout{};
-  // Three bits an element: three elements fill the lower bits of three nibbles, a fourth the spare ones. For dot its
-  // bits add up independently; for manhattan it is assembled and has a table of its own.
+  // Three bits an element: three elements fill the lower bits of three nibbles, a fourth the spare ones. For
+  // dot its bits add up independently; for manhattan it is assembled and has a table of its own.
   const bool assembled = spec.buckets == 8 && spec.estimator == Estimator::manhattan;
   layout.unit_rows = assembled ? 3 : 1;
   layout.unit_tables = assembled ? 8 : 2;
@@ -60,7 +64,8 @@ CpuScanLayout cpu_scan_layout(const Spec& spec) {
 
   const int units = row_bytes / layout.unit_rows;
   const int lookups = units * layout.unit_tables;
-  const bool narrow = layout.unit_tables * layout.entry_max <= kByteMax && lookups * layout.entry_max <= kWordMax;
+  const bool narrow =
+      layout.unit_tables * layout.entry_max <= kByteMax && lookups * layout.entry_max <= kWordMax;
   layout.planes = narrow ? 1 : 2;
   layout.plane_shift = narrow ? 0 : std::bit_width(static_cast<unsigned>(layout.entry_max)) / 2;
   const int low_max = narrow ? layout.entry_max : (1 << layout.plane_shift) - 1;

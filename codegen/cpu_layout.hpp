@@ -13,16 +13,16 @@ struct CpuCodeLayout {
 };
 CpuCodeLayout cpu_code_layout(const Spec&);
 
-/// Scan: a unit of byte rows gives table indexes; each index is looked up in a table of bytes a query, in two planes
-/// (low and high bits of an entry) where bytes would overflow.
+/// Scan: a unit of byte rows gives table indexes; each index is looked up in a table of bytes a query, in two
+/// planes (low and high bits of an entry) where bytes would overflow.
 struct CpuScanLayout {
-  int unit_rows;      ///< byte rows of a unit
-  int unit_tables;    ///< table indexes a unit gives
-  int entry_max;      ///< largest value an entry may take
-  int planes;         ///< 1 or 2
-  int plane_shift;    ///< low bits kept in the first plane; 0 with one plane
-  int units_per_sum;  ///< units whose entries add up in a byte
-  int prepared_bytes; ///< of one query, a multiple of 64
+  int unit_rows;       ///< byte rows of a unit
+  int unit_tables;     ///< table indexes a unit gives
+  int entry_max;       ///< largest value an entry may take
+  int planes;          ///< 1 or 2
+  int plane_shift;     ///< low bits kept in the first plane; 0 with one plane
+  int units_per_sum;   ///< units whose entries add up in a byte
+  int prepared_bytes;  ///< of one query, a multiple of 64
 };
 CpuScanLayout cpu_scan_layout(const Spec&);
 

@@ -1,5 +1,5 @@
-// The parts of a CPU translation unit that a generator writes: constants of the specialization, and straight-line code
-// for what depends on the bucket count. Everything else is in templates/cpu.
+// The parts of a CPU translation unit that a generator writes: constants of the specialization, and
+// straight-line code for what depends on the bucket count. Everything else is in templates/cpu.
 #pragma once
 
 #include <string>

@@ -1,8 +1,9 @@
 // attend: chunk of a token list (or of everything a row sees) -> partial sums of softmax attention.
 //
-// Work item: chunk (x), K/V head (y), row (z), for all query heads of the group. Tokens come in tiles of 64. Where the
-// heads share their tokens a tile's K and V rows are read from memory once for the whole group; while a tile is worked
-// on, the next one's rows are prefetched. The sums of a chunk depend on its own tokens and their order alone.
+// Work item: chunk (x), K/V head (y), row (z), for all query heads of the group. Tokens come in tiles of 64.
+// Where the heads share their tokens a tile's K and V rows are read from memory once for the whole group;
+// while a tile is worked on, the next one's rows are prefetched. The sums of a chunk depend on its own tokens
+// and their order alone.
 #pragma once
 
 #include "templates/cpu/math.hpp"
@@ -24,8 +25,8 @@ using Floats = Vec<float, kLanes>;
 constexpr int kSums = 8;           // K pass: accumulators in registers
 constexpr int kHeadsTogether = 4;  // query heads that share a loaded K or V vector
 
-/// K and V rows of up to 64 tokens. `key` is filled up to a multiple of kSums with the last row, so that the K pass
-/// needs no remainder; what it computes there is dropped.
+/// K and V rows of up to 64 tokens. `key` is filled up to a multiple of kSums with the last row, so that the
+/// K pass needs no remainder; what it computes there is dropped.
 struct Tile {
   const Kv::Raw* key[kTile];
   const Kv::Raw* value[kTile];
@@ -47,12 +48,13 @@ ADAMAS_FUNCTION TokenList list_of(const Args& args, const Row& row, i64 selectio
   }
   const i64 number = row.number * args.kv_heads * kSelectionsPerKvHead + selection;
   const i64 from = i64(chunk) * kChunk;
-  return {args.positions + number * kBudget + from, 0, smaller(i64(kChunk), listed_tokens(args, number) - from)};
+  return {args.positions + number * kBudget + from, 0,
+          smaller(i64(kChunk), listed_tokens(args, number) - from)};
 }
 
 /// Tokens from .. from + 63 of a list. Positions that the row does not see are left out and reported.
-ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const TokenList& list, i64 from, Tile& tile,
-                             u32& status) {
+ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const TokenList& list, i64 from,
+                               Tile& tile, u32& status) {
   tile.count = 0;
   const i64 end = smaller(from + kTile, list.count);
   ADAMAS_ROLLED
@@ -69,14 +71,16 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const
                              slot.token * args.value_token_stride + head * args.value_head_stride;
     ++tile.count;
   }
-  for (int i = tile.count; tile.count > 0 && i % kSums != 0; ++i) tile.key[i] = tile.key[tile.count - 1];
+  for (int i = tile.count; tile.count > 0 && i % kSums != 0; ++i)
+    tile.key[i] = tile.key[tile.count - 1];
 }
 
 template <int kElements>
 ADAMAS_INLINE void prefetch_row(const Kv::Raw* row) {
   constexpr int kLine = 64 / sizeof(Kv::Raw);
   ADAMAS_UNROLL
-  for (int i = 0; i < kElements; i += kLine) __builtin_prefetch(row + i, 0, 2);
+  for (int i = 0; i < kElements; i += kLine)
+    __builtin_prefetch(row + i, 0, 2);
 }
 
 ADAMAS_INLINE F32x8 to_eight(F32x8 v) { return v; }
@@ -115,34 +119,39 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Tile& tile
       }
     }
     const Kv::Raw* key[kTokens];
-    for (int t = 0; t < kTokens; ++t) key[t] = tile.key[i + t];
+    for (int t = 0; t < kTokens; ++t)
+      key[t] = tile.key[i + t];
     Floats sum[8] = {};
-    _Pragma("clang loop unroll_count(2)")
+    ADAMAS_UNROLL_TWICE
     for (int c = 0; c < kHeadDim; c += kLanes) {
       Floats k[kTokens];
       ADAMAS_UNROLL
-      for (int t = 0; t < kTokens; ++t) k[t] = load_floats<Kv, kLanes>(key[t] + c);
+      for (int t = 0; t < kTokens; ++t)
+        k[t] = load_floats<Kv, kLanes>(key[t] + c);
       ADAMAS_UNROLL
       for (int q = 0; q < kQueries; ++q) {
         const Floats element = load<Floats>(query[q] + c);
         ADAMAS_UNROLL
-        for (int t = 0; t < kTokens; ++t) sum[q * kTokens + t] += element * k[t];
+        for (int t = 0; t < kTokens; ++t)
+          sum[q * kTokens + t] += element * k[t];
       }
     }
     const F32x8 sums = sum_lanes(sum);
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
       ADAMAS_UNROLL
-      for (int t = 0; t < kTokens; ++t) logit[q][i + t] = sums[q * kTokens + t];
+      for (int t = 0; t < kTokens; ++t)
+        logit[q][i + t] = sums[q * kTokens + t];
     }
   }
 }
 
-/// Logits of one query -> weights exp(logit - max), with the running maximum and sum of its partial. Returns what the
-/// sums so far must be multiplied by.
+/// Logits of one query -> weights exp(logit - max), with the running maximum and sum of its partial. Returns
+/// what the sums so far must be multiplied by.
 ADAMAS_FUNCTION float weigh(const Args& args, float* logit, int tokens, PartialState& state) {
   ADAMAS_ROLLED
-  for (int i = tokens; i % 8 != 0; ++i) logit[i] = 0;
+  for (int i = tokens; i % 8 != 0; ++i)
+    logit[i] = 0;
   F32x8 most = state.max;
   ADAMAS_ROLLED
   for (int i = 0; i < tokens; i += 8) {
@@ -154,7 +163,8 @@ ADAMAS_FUNCTION float weigh(const Args& args, float* logit, int tokens, PartialS
     most = x > most ? x : most;
   }
   float max = most[0];
-  for (int i = 1; i < 8; ++i) max = most[i] > max ? most[i] : max;
+  for (int i = 1; i < 8; ++i)
+    max = most[i] > max ? most[i] : max;
   const float factor = exp_of(state.max - max);
   state.max = max;
   F32x8 sum = 0;
@@ -165,20 +175,22 @@ ADAMAS_FUNCTION float weigh(const Args& args, float* logit, int tokens, PartialS
     sum += weight;
   }
   float total = 0;
-  for (int i = 0; i < 8; ++i) total += sum[i];
+  for (int i = 0; i < 8; ++i)
+    total += sum[i];
   state.sum = state.sum * factor + total;
   return factor;
 }
 
 constexpr int largest_divisor(int n, int limit) {
-  while (n % limit != 0) --limit;
+  while (n % limit != 0)
+    --limit;
   return limit;
 }
 
 /// sums[q][e] = sums[q][e] * factor[q] + sum over the tokens of weight[q][i] * value[i][e].
 template <int kQueries>
-ADAMAS_INLINE void add_values(const float (*weight)[kTile], const float* factor, const Tile& tile, const Tile* ahead,
-                              float* const (&sums)[kQueries]) {
+ADAMAS_INLINE void add_values(const float (*weight)[kTile], const float* factor, const Tile& tile,
+                              const Tile* ahead, float* const (&sums)[kQueries]) {
   constexpr int kVectors = largest_divisor(kValueDim / kLanes, 8 / kQueries);
   constexpr int kWidth = kVectors * kLanes;
   ADAMAS_ROLLED
@@ -187,40 +199,46 @@ ADAMAS_INLINE void add_values(const float (*weight)[kTile], const float* factor,
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c) sum[q][c] = load<Floats>(sums[q] + e + c * kLanes) * factor[q];
+      for (int c = 0; c < kVectors; ++c)
+        sum[q][c] = load<Floats>(sums[q] + e + c * kLanes) * factor[q];
     }
     ADAMAS_ROLLED
     for (int i = 0; i < tile.count; ++i) {
       if (ahead != nullptr && i < ahead->count) prefetch_row<kWidth>(ahead->value[i] + e);
       Floats v[kVectors];
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c) v[c] = load_floats<Kv, kLanes>(tile.value[i] + e + c * kLanes);
+      for (int c = 0; c < kVectors; ++c)
+        v[c] = load_floats<Kv, kLanes>(tile.value[i] + e + c * kLanes);
       ADAMAS_UNROLL
       for (int q = 0; q < kQueries; ++q) {
         ADAMAS_UNROLL
-        for (int c = 0; c < kVectors; ++c) sum[q][c] += v[c] * weight[q][i];
+        for (int c = 0; c < kVectors; ++c)
+          sum[q][c] += v[c] * weight[q][i];
       }
     }
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c) store(sums[q] + e + c * kLanes, sum[q][c]);
+      for (int c = 0; c < kVectors; ++c)
+        store(sums[q] + e + c * kLanes, sum[q][c]);
     }
   }
 }
 
 /// Adds a tile to the partials of query heads first_head .. first_head + kQueries - 1. `ahead` is prefetched.
 template <int kQueries>
-ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chunk, i64 first_head, const Tile& tile,
-                                 const Tile* ahead) {
+ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chunk, i64 first_head,
+                                 const Tile& tile, const Tile* ahead) {
   float query[kQueries][kHeadDim];
   float* sums[kQueries];
   ADAMAS_ROLLED
   for (int q = 0; q < kQueries; ++q) {
-    const Query::Raw* const from = static_cast<const Query::Raw*>(args.query) + row.number * args.query_row_stride +
+    const Query::Raw* const from = static_cast<const Query::Raw*>(args.query) +
+                                   row.number * args.query_row_stride +
                                    (first_head + q) * args.query_head_stride;
     ADAMAS_ROLLED
-    for (int c = 0; c < kHeadDim; c += kLanes) store(&query[q][c], load_floats<Query, kLanes>(from + c));
+    for (int c = 0; c < kHeadDim; c += kLanes)
+      store(&query[q][c], load_floats<Query, kLanes>(from + c));
     sums[q] = partial_of(args, row.number, first_head + q, chunk);
   }
   float logit[kQueries][kTile], factor[kQueries];
@@ -236,9 +254,11 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chun
 
 ADAMAS_FUNCTION void prefetch_tile(const Tile& tile) {
   ADAMAS_ROLLED
-  for (int i = 0; i < tile.count; ++i) prefetch_row<kHeadDim>(tile.key[i]);
+  for (int i = 0; i < tile.count; ++i)
+    prefetch_row<kHeadDim>(tile.key[i]);
   ADAMAS_ROLLED
-  for (int i = 0; i < tile.count; ++i) prefetch_row<kValueDim>(tile.value[i]);
+  for (int i = 0; i < tile.count; ++i)
+    prefetch_row<kValueDim>(tile.value[i]);
 }
 
 #pragma clang fp contract(off)
@@ -255,10 +275,12 @@ ADAMAS_STAGE adamas_attend(const adamas_abi::Args* args, unsigned x, unsigned y,
   const int lists = one_list ? 1 : kGroup;
 
   for (int q = 0; q < kGroup; ++q) {
-    if (i64(x) < chunks_of(*args, row, first_head + q)) clear_partial(partial_of(*args, row.number, first_head + q, x));
+    if (i64(x) < chunks_of(*args, row, first_head + q))
+      clear_partial(partial_of(*args, row.number, first_head + q, x));
   }
 
-  // Tiles of all lists in a row, so that the first tile of a list is prefetched during the last of the one before.
+  // Tiles of all lists in a row, so that the first tile of a list is prefetched during the last of the one
+  // before.
   u32 status = 0;
   i64 attended = 0;
   Tile tiles[2];

@@ -1,4 +1,5 @@
-// Number formats in memory: float16, bfloat16 and float32 to float32 vectors and back, rounding to nearest even.
+// Number formats in memory: float16, bfloat16 and float32 to float32 vectors and back, rounding to nearest
+// even.
 #pragma once
 
 #include "templates/cpu/types.hpp"
@@ -47,8 +48,8 @@ struct Float16 {
     return bits_as<Vec<u16, N>>(__builtin_convertvector(value, Vec<_Float16, N>));
   }
 #else
-  // Without conversion instructions: exponent and fraction move into place as integers, one multiplication by 2^112
-  // corrects the bias (and makes subnormals right), infinities and NaN get the largest exponent.
+  // Without conversion instructions: exponent and fraction move into place as integers, one multiplication by
+  // 2^112 corrects the bias (and makes subnormals right), infinities and NaN get the largest exponent.
   template <int N>
   ADAMAS_INLINE Vec<float, N> widen(Vec<u16, N> raw) {
     using U32 = Vec<u32, N>;
@@ -57,8 +58,8 @@ struct Float16 {
     const U32 special = bits_as<U32>((bits & 0x7c00) == 0x7c00) & 0x7f800000;
     return bits_as<Vec<float, N>>(finite | special | (bits & 0x8000) << 16);
   }
-  // Normal results round in integer arithmetic. Subnormal ones round in the addition of 0.5, whose unit in the last
-  // place is theirs.
+  // Normal results round in integer arithmetic. Subnormal ones round in the addition of 0.5, whose unit in
+  // the last place is theirs.
   template <int N>
   ADAMAS_INLINE Vec<u16, N> narrow(Vec<float, N> value) {
     using U32 = Vec<u32, N>;

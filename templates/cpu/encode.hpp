@@ -30,9 +30,11 @@ ADAMAS_INLINE bool adjacent(const Slot (&slots)[8]) {
 
 /// Encodes slots[0..used-1]; the other lanes repeat the first slot and are not written.
 ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, i64 head) {
-  for (int lane = used; lane < 8; ++lane) slots[lane] = slots[0];
+  for (int lane = used; lane < 8; ++lane)
+    slots[lane] = slots[0];
   const Kv::Raw* keys[8];
-  for (int lane = 0; lane < 8; ++lane) keys[lane] = key_row(args, slots[lane], head);
+  for (int lane = 0; lane < 8; ++lane)
+    keys[lane] = key_row(args, slots[lane], head);
 
   F32x8 rotated[kHeadDim];
   load_rows<Kv>(keys, rotated);
@@ -41,7 +43,8 @@ ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, 
   I32x8 codes[kHeadDim];
   const float* const thresholds = args.key_thresholds + head * (kBuckets - 1);
   ADAMAS_ROLLED
-  for (int i = 0; i < kHeadDim; ++i) codes[i] = bucket(rotated[i], thresholds);
+  for (int i = 0; i < kHeadDim; ++i)
+    codes[i] = bucket(rotated[i], thresholds);
 
   using U8x8 = Vec<u8, 8>;
   U8x8 rows[kRowBytes];
@@ -54,14 +57,16 @@ ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, 
   if (adjacent(slots)) {
     u8* const to = code_bytes(args, slots[0], head);
     ADAMAS_ROLLED
-    for (int j = 0; j < kRowBytes; ++j) store(to + j * kTileTokens, rows[j]);
+    for (int j = 0; j < kRowBytes; ++j)
+      store(to + j * kTileTokens, rows[j]);
     return;
   }
   for (int lane = 0; lane < used; ++lane) {
     u8* const to = code_bytes(args, slots[lane], head);
     const u8* const from = reinterpret_cast<const u8*>(rows) + lane;
     ADAMAS_ROLLED
-    for (int j = 0; j < kRowBytes; ++j) to[j * kTileTokens] = from[j * 8];
+    for (int j = 0; j < kRowBytes; ++j)
+      to[j * kTileTokens] = from[j * 8];
   }
 }
 
@@ -104,7 +109,8 @@ ADAMAS_STAGE adamas_export_codes(const adamas_abi::Args* args, unsigned x, unsig
     const u8* const from = code_bytes(*args, slot, y);
     u8* const to = args->bytes + (i * args->kv_heads + y) * kHeadDim;
     ADAMAS_ROLLED
-    for (int e = 0; e < kHeadDim; ++e) to[e] = static_cast<u8>(code_of(from, e));
+    for (int e = 0; e < kHeadDim; ++e)
+      to[e] = static_cast<u8>(code_of(from, e));
   });
 }
 
@@ -114,7 +120,8 @@ ADAMAS_STAGE adamas_import_codes(const adamas_abi::Args* args, unsigned x, unsig
     const u8* const from = args->bytes + (i * args->kv_heads + y) * kHeadDim;
     int codes[kHeadDim];
     ADAMAS_ROLLED
-    for (int e = 0; e < kHeadDim; ++e) codes[e] = from[e] % kBuckets;
+    for (int e = 0; e < kHeadDim; ++e)
+      codes[e] = from[e] % kBuckets;
     u8* const to = code_bytes(*args, slot, y);
     ADAMAS_ROLLED
     for (int j = 0; j < kRowBytes; ++j) {

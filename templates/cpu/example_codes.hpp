@@ -1,15 +1,15 @@
 // What the generator writes for the default Spec: code of one bucket count, value -> code -> nibble -> code.
 //
-// Only for editors and other tools that read the templates as they are. In a translation unit the generator's own text
-// stands in this place; a test holds the two together.
+// Only for editors and other tools that read the templates as they are. In a translation unit
+// the generator's own text stands in this place; a test holds the two together.
 #pragma once
 
 #include "templates/cpu/types.hpp"
 
 namespace adamas_cpu {
 
-/// Code of a rotated element: how many of the thresholds lie strictly below it (a comparison gives -1 for true,
-/// and 0 for NaN).
+/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison gives
+/// -1 for true, and 0 for NaN.
 ADAMAS_INLINE I32x8 bucket(F32x8 y, const float* t) {
   return -((y > t[0]) + (y > t[1]) + (y > t[2]));
 }

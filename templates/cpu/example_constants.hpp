@@ -1,7 +1,7 @@
 // What the generator writes for the default Spec: constants of the specialization.
 //
-// Only for editors and other tools that read the templates as they are. In a translation unit the generator's own text
-// stands in this place; a test holds the two together.
+// Only for editors and other tools that read the templates as they are. In a translation unit
+// the generator's own text stands in this place; a test holds the two together.
 #pragma once
 
 #include "templates/args.h"

@@ -1,14 +1,14 @@
 // What the generator writes for the default Spec: table indexes and entries.
 //
-// Only for editors and other tools that read the templates as they are. In a translation unit the generator's own text
-// stands in this place; a test holds the two together.
+// Only for editors and other tools that read the templates as they are. In a translation unit
+// the generator's own text stands in this place; a test holds the two together.
 #pragma once
 
 #include "templates/cpu/tables.hpp"
 
 namespace adamas_cpu {
 
-// A unit of one byte row gives 2 table indexes; the entries of 3 units add up in a byte before sums are widened.
+// A unit of one byte row gives 2 table indexes; entries of 3 units add up in a byte before sums are widened.
 constexpr int kUnitRows = 1;
 constexpr int kUnitTables = 2;
 constexpr int kUnits = kRowBytes / kUnitRows;

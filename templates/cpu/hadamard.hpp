@@ -1,8 +1,8 @@
 // The orthonormal Hadamard transform of eight vectors at once, one in each lane.
 //
-// Codes are bitwise equal on every backend, so each step is one float32 operation in the contract's order: butterflies
-// over the low bits with strides 1, 2, ..., then the matrix of order 12, 20 or 28 across, left to right, then one
-// multiplication. Lanes never mix, and contraction is off in this translation unit.
+// Codes are bitwise equal on every backend, so each step is one float32 operation in the contract's order:
+// butterflies over the low bits with strides 1, 2, ..., then the matrix of order 12, 20 or 28 across, left to
+// right, then one multiplication. Lanes never mix, and contraction is off in this translation unit.
 #pragma once
 
 #include "templates/cpu/convert.hpp"
@@ -17,10 +17,12 @@ ADAMAS_FUNCTION void load_rows(const typename Format::Raw* const (&rows)[8], F32
   for (int i = 0; i < kHeadDim; i += 8) {
     Raw8 raw[8];
     ADAMAS_UNROLL
-    for (int lane = 0; lane < 8; ++lane) raw[lane] = load<Raw8>(rows[lane] + i);
+    for (int lane = 0; lane < 8; ++lane)
+      raw[lane] = load<Raw8>(rows[lane] + i);
     transpose(raw);
     ADAMAS_UNROLL
-    for (int k = 0; k < 8; ++k) x[i + k] = Format::template widen<8>(raw[k]);
+    for (int k = 0; k < 8; ++k)
+      x[i + k] = Format::template widen<8>(raw[k]);
   }
 }
 
@@ -62,7 +64,8 @@ struct SignBits {
 consteval SignBits sign_bits() {
   SignBits bits{};
   for (int row = 0; row < kHadamardOrder; ++row) {
-    for (int b = 0; b < kHadamardOrder; ++b) bits.entry[row][b] = (kHadamardRows[row] >> b & 1) << 31;
+    for (int b = 0; b < kHadamardOrder; ++b)
+      bits.entry[row][b] = (kHadamardRows[row] >> b & 1) << 31;
   }
   return bits;
 }
@@ -70,7 +73,8 @@ constexpr SignBits kSigns = sign_bits();
 
 ADAMAS_INLINE F32x8 with_sign(F32x8 x, u32 sign) { return bits_as<F32x8>(bits_as<U32x8>(x) ^ sign); }
 
-/// The matrix across the butterflies' blocks, for one block of kHadamard elements: output row r is the sum over b of
+/// The matrix across the butterflies' blocks, for one block of kHadamard elements: output row r is the sum
+/// over b of
 /// +-x[b]. A few `lo` advance together, so that their chains of additions overlap.
 ADAMAS_FUNCTION void mix_across(F32x8* x) {
   constexpr int kTogether = kButterflies < 4 ? kButterflies : 4;
@@ -80,20 +84,24 @@ ADAMAS_FUNCTION void mix_across(F32x8* x) {
     ADAMAS_ROLLED
     for (int b = 0; b < kHadamardOrder; ++b) {
       ADAMAS_UNROLL
-      for (int k = 0; k < kTogether; ++k) in[b][k] = x[b * kButterflies + lo + k];
+      for (int k = 0; k < kTogether; ++k)
+        in[b][k] = x[b * kButterflies + lo + k];
     }
     ADAMAS_ROLLED
     for (int row = 0; row < kHadamardOrder; ++row) {
       F32x8 sum[kTogether];
       ADAMAS_UNROLL
-      for (int k = 0; k < kTogether; ++k) sum[k] = with_sign(in[0][k], kSigns.entry[row][0]);
+      for (int k = 0; k < kTogether; ++k)
+        sum[k] = with_sign(in[0][k], kSigns.entry[row][0]);
       ADAMAS_ROLLED
       for (int b = 1; b < kHadamardOrder; ++b) {
         ADAMAS_UNROLL
-        for (int k = 0; k < kTogether; ++k) sum[k] += with_sign(in[b][k], kSigns.entry[row][b]);
+        for (int k = 0; k < kTogether; ++k)
+          sum[k] += with_sign(in[b][k], kSigns.entry[row][b]);
       }
       ADAMAS_UNROLL
-      for (int k = 0; k < kTogether; ++k) x[row * kButterflies + lo + k] = sum[k];
+      for (int k = 0; k < kTogether; ++k)
+        x[row * kButterflies + lo + k] = sum[k];
     }
   }
 }
@@ -102,14 +110,17 @@ ADAMAS_FUNCTION void mix_across(F32x8* x) {
 ADAMAS_FUNCTION void rotate(F32x8* x) {
   int stride = 1;
   ADAMAS_ROLLED
-  for (; 4 * stride <= kButterflies; stride *= 4) butterflies_twice(x, stride);
+  for (; 4 * stride <= kButterflies; stride *= 4)
+    butterflies_twice(x, stride);
   if (stride < kButterflies) butterflies(x, stride);
   if constexpr (kHadamardOrder > 1) {
     ADAMAS_ROLLED
-    for (int block = 0; block < kHeadDim; block += kHadamard) mix_across(x + block);
+    for (int block = 0; block < kHeadDim; block += kHadamard)
+      mix_across(x + block);
   }
   ADAMAS_ROLLED
-  for (int i = 0; i < kHeadDim; ++i) x[i] *= kHadamardNorm;
+  for (int i = 0; i < kHeadDim; ++i)
+    x[i] *= kHadamardNorm;
 }
 
 }  // namespace adamas_cpu

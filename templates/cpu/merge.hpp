@@ -38,11 +38,13 @@ ADAMAS_STAGE adamas_merge(const adamas_abi::Args* args, unsigned, unsigned y, un
 
   float max = kNoLogit;
   ADAMAS_ROLLED
-  for (i64 c = 0; c < chunks; ++c) max = larger(max, partial_of(*args, row.number, y, c)[kValueDim]);
+  for (i64 c = 0; c < chunks; ++c)
+    max = larger(max, partial_of(*args, row.number, y, c)[kValueDim]);
 
   float values[kValueDim];
   ADAMAS_ROLLED
-  for (int e = 0; e < kValueDim; e += 8) store(values + e, F32x8(0.0f));
+  for (int e = 0; e < kValueDim; e += 8)
+    store(values + e, F32x8(0.0f));
   float sum = 0;
   ADAMAS_ROLLED
   for (i64 c = 0; c < chunks; ++c) {
@@ -53,7 +55,8 @@ ADAMAS_STAGE adamas_merge(const adamas_abi::Args* args, unsigned, unsigned y, un
     sum += state.sum * weight;
   }
 
-  // The sink logit joins the maximum, so that its exponential cannot overflow, and then the denominator alone.
+  // The sink logit joins the maximum, so that its exponential cannot overflow, and then the denominator
+  // alone.
   float denominator = sum, factor = 1;
   if constexpr (kSinkLogits) {
     const float sink = args->sink_logits[y];
@@ -65,7 +68,8 @@ ADAMAS_STAGE adamas_merge(const adamas_abi::Args* args, unsigned, unsigned y, un
   Out::Raw* const out =
       static_cast<Out::Raw*>(args->out) + row.number * args->out_row_stride + y * args->out_head_stride;
   ADAMAS_ROLLED
-  for (int e = 0; e < kValueDim; e += 8) store_floats<Out, 8>(out + e, load<F32x8>(values + e) * normalise);
+  for (int e = 0; e < kValueDim; e += 8)
+    store_floats<Out, 8>(out + e, load<F32x8>(values + e) * normalise);
 
   if (kLse && args->lse != nullptr) {
     args->lse[row.number * args->kv_heads * kGroup + y] = sum == 0.0f ? -__builtin_inff() : max + log_of(sum);

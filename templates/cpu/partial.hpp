@@ -1,5 +1,5 @@
-// Partial results of attention: per row, query head and chunk the unnormalised sum of values, then the running maximum
-// of the logits and the sum of exp(logit - maximum).
+// Partial results of attention: per row, query head and chunk the unnormalised sum of values, then the
+// running maximum of the logits and the sum of exp(logit - maximum).
 #pragma once
 
 #include "templates/cpu/convert.hpp"
@@ -21,7 +21,8 @@ ADAMAS_INLINE float* partial_of(const Args& args, i64 row, i64 query_head, i64 c
 
 ADAMAS_INLINE void clear_partial(float* partial) {
   ADAMAS_ROLLED
-  for (int e = 0; e < kValueDim; e += 8) store(partial + e, F32x8(0.0f));
+  for (int e = 0; e < kValueDim; e += 8)
+    store(partial + e, F32x8(0.0f));
   store(partial + kValueDim, PartialState{kNoLogit, 0.0f});
 }
 

@@ -10,8 +10,8 @@
 
 namespace adamas_cpu {
 
-// A prepared query: tables in the order in which the scan reads them ([unit][table][plane] of 16 bytes), then the
-// constant of its order keys.
+// A prepared query: tables in the order in which the scan reads them ([unit][table][plane] of 16 bytes), then
+// the constant of its order keys.
 constexpr int kTableBytes = kUnits * kUnitTables * kPlanes * 16;
 static_assert(kTableBytes + int(sizeof(int)) <= kPreparedBytes);
 
@@ -19,8 +19,8 @@ ADAMAS_INLINE u8* prepared_query(const Args& args, i64 row, i64 query_head) {
   return args.prepared + (row * args.kv_heads * kGroup + query_head) * kPreparedBytes;
 }
 
-/// In place: rotated queries -> integers of `dot`, all zero where the query is zero or has an element that is not
-/// finite. One true division an element: a reciprocal would change integers.
+/// In place: rotated queries -> integers of `dot`, all zero where the query is zero or has an element that is
+/// not finite. One true division an element: a reciprocal would change integers.
 ADAMAS_FUNCTION void quantize(F32x8* rotated, I32x8* integers) {
   U32x8 most = 0;  // magnitudes order like their bits
   ADAMAS_ROLLED
@@ -52,7 +52,8 @@ ADAMAS_FUNCTION void bucketize(const F32x8* rotated, const float* thresholds, I3
   }
   const I32x8 finite = most < 0x7f800000;
   ADAMAS_ROLLED
-  for (int i = 0; i < kHeadDim; ++i) codes[i] &= finite;
+  for (int i = 0; i < kHeadDim; ++i)
+    codes[i] &= finite;
 }
 
 /// Tables and constant of one query.
@@ -74,7 +75,8 @@ ADAMAS_FUNCTION void write_tables(const int* query, u8* prepared) {
   }
   int magnitudes = 0;
   ADAMAS_ROLLED
-  for (int i = 0; i < kHeadDim; ++i) magnitudes += query[i] < 0 ? -query[i] : query[i];
+  for (int i = 0; i < kHeadDim; ++i)
+    magnitudes += query[i] < 0 ? -query[i] : query[i];
   store(prepared + kTableBytes, key_offset(magnitudes));
 }
 
@@ -100,12 +102,14 @@ ADAMAS_NOINLINE void prepare_lanes(const Args& args, i64 row, i64 head, i64 firs
     int query[kHeadDim];
     const int* const column = reinterpret_cast<const int*>(integers) + lane;
     ADAMAS_ROLLED
-    for (int i = 0; i < kHeadDim; ++i) query[i] = column[8 * i];
+    for (int i = 0; i < kHeadDim; ++i)
+      query[i] = column[8 * i];
     write_tables(query, prepared_query(args, row, first_head + lane));
     if (args.query_codes == nullptr) continue;
     signed char* const out = args.query_codes + (row * args.kv_heads * kGroup + first_head + lane) * kHeadDim;
     ADAMAS_ROLLED
-    for (int i = 0; i < kHeadDim; ++i) out[i] = static_cast<signed char>(query[i]);
+    for (int i = 0; i < kHeadDim; ++i)
+      out[i] = static_cast<signed char>(query[i]);
   }
 }
 

@@ -1,20 +1,20 @@
 // Where things are: what a row of the call sees, and which slot of the cache holds a position.
 //
-// Lengths, starts and tables are device data that nobody has checked. Whatever they hold, a location that comes out of
-// here lies inside the cache; what had to be clamped is told by a status bit.
+// Lengths, starts and tables are device data that nobody has checked. Whatever they hold, a location that
+// comes out of here lies inside the cache; what had to be clamped is told by a status bit.
 #pragma once
 
 #include "templates/cpu/types.hpp"
 
 namespace adamas_cpu {
 
-/// One query row: it stands at position `own` and sees positions first..own. An inert row (padding, or more rows than
-/// tokens) has own = -1 and sees none.
+/// One query row: it stands at position `own` and sees positions first..own. An inert row (padding, or more
+/// rows than tokens) has own = -1 and sees none.
 struct Row {
-  i64 number;    // of the call
+  i64 number;  // of the call
   i64 sequence;
-  i64 length;    // tokens of the sequence, clamped
-  i64 start;     // index of position 0
+  i64 length;  // tokens of the sequence, clamped
+  i64 start;   // index of position 0
   i64 first;
   i64 own;
   bool clamped;  // the length was not within 0..max_tokens
@@ -92,9 +92,9 @@ ADAMAS_INLINE bool slot_of_number(const Args& args, i64 number, Slot& slot, u32&
   return true;
 }
 
-// Codes of a (page, head): tiles of kTileTokens tokens, a tile holding byte row after byte row, a byte row one byte of
-// every token. Byte j of a token's code row is therefore at code_bytes() + j * kTileTokens; with kTileTokens = 1 the
-// same formula describes plain rows, token after token.
+// Codes of a (page, head): tiles of kTileTokens tokens, a tile holding byte row after byte row, a byte row
+// one byte of every token. Byte j of a token's code row is therefore at code_bytes() + j * kTileTokens; with
+// kTileTokens = 1 the same formula describes plain rows, token after token.
 ADAMAS_INLINE u8* code_bytes(const Args& args, Slot slot, i64 head) {
   u8* const block = args.codes + slot.page * args.code_page_stride + head * args.code_head_stride;
   return block + slot.token / kTileTokens * (kTileTokens * kRowBytes) + slot.token % kTileTokens;

@@ -1,8 +1,8 @@
 // scan: codes -> order keys of every visible token.
 //
-// Work item: kScanTile token indexes (x) of one K/V head (y) in one row (z), taken in strips of 64. A strip loads a
-// byte row of 64 tokens once and looks it up in the tables of up to four queries. Sums run in bytes for as many rows as
-// cannot overflow, then move to 16 bits.
+// Work item: kScanTile token indexes (x) of one K/V head (y) in one row (z), taken in strips of 64. A strip
+// loads a byte row of 64 tokens once and looks it up in the tables of up to four queries. Sums run in bytes
+// for as many rows as cannot overflow, then move to 16 bits.
 #pragma once
 
 #include "templates/cpu/prepare_query.hpp"
@@ -10,8 +10,8 @@
 
 namespace adamas_cpu {
 
-// Sums: the bounds that make byte and 16-bit arithmetic exact. Table entries are bounded for every index, so this holds
-// for codes of any content, uninitialised ones included.
+// Sums: the bounds that make byte and 16-bit arithmetic exact. Table entries are bounded for every index, so
+// this holds for codes of any content, uninitialised ones included.
 constexpr int kLowMax = kPlanes == 1 ? kEntryMax : (1 << kPlaneShift) - 1;
 constexpr int kHighMax = kPlanes == 1 ? 0 : kEntryMax >> kPlaneShift;
 constexpr int kPlaneMax = kLowMax > kHighMax ? kLowMax : kHighMax;
@@ -47,8 +47,8 @@ ADAMAS_INLINE U8x64 byte_row(const Strip& strip, int j) {
   }
 }
 
-/// 16-bit sums of 64 tokens. Lane i of `all` holds sum(2i) + 256 * sum(2i + 1) mod 2^16, lane i of `odd` sum(2i + 1):
-/// what adding byte vectors as 16-bit lanes gives, with one shift.
+/// 16-bit sums of 64 tokens. Lane i of `all` holds sum(2i) + 256 * sum(2i + 1) mod 2^16, lane i of `odd`
+/// sum(2i + 1): what adding byte vectors as 16-bit lanes gives, with one shift.
 struct WideSums {
   U16x32 all = 0, odd = 0;
 
@@ -69,7 +69,8 @@ ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQu
   for (int unit = first; unit < first + kCount; ++unit) {
     U8x64 rows[kUnitRows], index[kUnitTables];
     ADAMAS_UNROLL
-    for (int r = 0; r < kUnitRows; ++r) rows[r] = byte_row(strip, unit * kUnitRows + r);
+    for (int r = 0; r < kUnitRows; ++r)
+      rows[r] = byte_row(strip, unit * kUnitRows + r);
     unit_indexes(rows, index);
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
@@ -83,7 +84,8 @@ ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQu
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q) {
     ADAMAS_UNROLL
-    for (int p = 0; p < kPlanes; ++p) WideSums::add(sums[q][p], bytes[q][p]);
+    for (int p = 0; p < kPlanes; ++p)
+      WideSums::add(sums[q][p], bytes[q][p]);
   }
 }
 
@@ -113,7 +115,8 @@ ADAMAS_INLINE void write_keys(const WideSums (&sums)[kPlanes], int offset, Order
                odd * static_cast<u16>(kKeyFactor) + static_cast<u16>(offset), reinterpret_cast<u16*>(keys));
   } else {
     u16 plane[kPlanes][64];
-    for (int p = 0; p < kPlanes; ++p) interleave(WideSums::even(sums[p]), sums[p].odd, plane[p]);
+    for (int p = 0; p < kPlanes; ++p)
+      interleave(WideSums::even(sums[p]), sums[p].odd, plane[p]);
     ADAMAS_ROLLED
     for (int i = 0; i < 64; i += 8) {
       I32x8 sum = __builtin_convertvector(load<Vec<u16, 8>>(plane[0] + i), I32x8);
@@ -127,7 +130,8 @@ ADAMAS_INLINE void write_keys(const WideSums (&sums)[kPlanes], int offset, Order
 
 /// Order keys [kQueries][64] of a strip.
 template <int kQueries>
-ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries], OrderKey (*keys)[64]) {
+ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries],
+                                 OrderKey (*keys)[64]) {
   WideSums sums[kQueries][kPlanes];
   ADAMAS_ROLLED
   for (int unit = 0; unit + kUnitsPerSum <= kUnits; unit += kUnitsPerSum) {
@@ -136,7 +140,8 @@ ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)
   constexpr int kRest = kUnits % kUnitsPerSum;
   if constexpr (kRest > 0) add_units<kQueries, kRest>(strip, prepared, kUnits - kRest, sums);
   ADAMAS_UNROLL
-  for (int q = 0; q < kQueries; ++q) write_keys(sums[q], load<int>(prepared[q] + kTableBytes), keys[q]);
+  for (int q = 0; q < kQueries; ++q)
+    write_keys(sums[q], load<int>(prepared[q] + kTableBytes), keys[q]);
 }
 
 /// Order keys of the query heads first .. first + kQueries - 1 of K/V head `head`.
@@ -144,7 +149,8 @@ template <int kQueries>
 ADAMAS_INLINE void score_heads(const Args& args, const Row& row, i64 head, int first, const Strip& strip,
                                OrderKey (*keys)[64]) {
   const u8* prepared[kQueries];
-  for (int q = 0; q < kQueries; ++q) prepared[q] = prepared_query(args, row.number, head * kGroup + first + q);
+  for (int q = 0; q < kQueries; ++q)
+    prepared[q] = prepared_query(args, row.number, head * kGroup + first + q);
   score_strip<kQueries>(strip, prepared, keys + first);
 }
 
@@ -159,7 +165,8 @@ ADAMAS_FUNCTION void gather_rows(const u8* const (&rows)[64], u8* to) {
       U8x16 block[16];
       if (j + 16 <= kRowBytes) {
         ADAMAS_UNROLL
-        for (int i = 0; i < 16; ++i) block[i] = load<U8x16>(rows[t + i] + j);
+        for (int i = 0; i < 16; ++i)
+          block[i] = load<U8x16>(rows[t + i] + j);
       } else {
         ADAMAS_UNROLL
         for (int i = 0; i < 16; ++i) {
@@ -168,15 +175,16 @@ ADAMAS_FUNCTION void gather_rows(const u8* const (&rows)[64], u8* to) {
         }
       }
       transpose(block);
-      for (int i = 0; i < smaller(16, kRowBytes - j); ++i) store(to + (j + i) * 64 + t, block[i]);
+      for (int i = 0; i < smaller(16, kRowBytes - j); ++i)
+        store(to + (j + i) * 64 + t, block[i]);
     }
   }
 }
 
-/// Locates the codes of indexes base .. base + 63. Indexes outside begin..end-1 (what the row sees) may lie beyond the
-/// sequence's table: their lanes repeat the nearest one inside, and their keys are not used.
+/// Locates the codes of indexes base .. base + 63. Indexes outside begin..end-1 (what the row sees) may lie
+/// beyond the sequence's table: their lanes repeat the nearest one inside, and their keys are not used.
 ADAMAS_FUNCTION Strip locate_strip(const Args& args, const Row& row, i64 head, i64 base, i64 begin, i64 end,
-                                 RowBuffer& buffer, u32& status) {
+                                   RowBuffer& buffer, u32& status) {
   Strip strip;
   if constexpr (kTileTokens > 1) {
     ADAMAS_UNROLL
@@ -202,13 +210,14 @@ ADAMAS_FUNCTION Strip locate_strip(const Args& args, const Row& row, i64 head, i
 
 ADAMAS_INLINE OrderKey* order_keys(const Args& args, i64 row, i64 selection) {
   const i64 selections = args.kv_heads * kSelectionsPerKvHead;
-  return reinterpret_cast<OrderKey*>(args.keys_of_scores) + (row * selections + selection) * args.score_stride;
+  return reinterpret_cast<OrderKey*>(args.keys_of_scores) +
+         (row * selections + selection) * args.score_stride;
 }
 
-/// Keys of a strip -> the selections' arrays, visible tokens only. `lane` is the strip's first visible token, standing
-/// at `position`.
-ADAMAS_FUNCTION void publish(const Args& args, const Row& row, i64 head, OrderKey (*keys)[64], int lane, int tokens,
-                           i64 position) {
+/// Keys of a strip -> the selections' arrays, visible tokens only. `lane` is the strip's first visible token,
+/// standing at `position`.
+ADAMAS_FUNCTION void publish(const Args& args, const Row& row, i64 head, OrderKey (*keys)[64], int lane,
+                             int tokens, i64 position) {
   if constexpr (kKvHeadScope) {  // the best of the group's query heads
     for (int q = 1; q < kGroup; ++q) {
       ADAMAS_ROLLED
@@ -227,7 +236,8 @@ ADAMAS_FUNCTION void publish(const Args& args, const Row& row, i64 head, OrderKe
       store(to + 32, load<Keys32>(keys[s] + 32));
     } else {
       ADAMAS_ROLLED
-      for (int i = 0; i < tokens; ++i) to[i] = keys[s][lane + i];
+      for (int i = 0; i < tokens; ++i)
+        to[i] = keys[s][lane + i];
     }
   }
 }
@@ -238,7 +248,8 @@ ADAMAS_STAGE adamas_scan(const adamas_abi::Args* args, unsigned x, unsigned y, u
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
   if (row.visible() <= 0) return;
-  // Tiles lie on multiples of 64 indexes from the one that holds position 0, so that strips are whole code tiles.
+  // Tiles lie on multiples of 64 indexes from the one that holds position 0, so that strips are whole code
+  // tiles.
   const i64 tile = (row.start & ~i64(63)) + i64(x) * kScanTile;
   const i64 begin = row.start + row.first, end = row.start + row.own + 1;  // indexes that the row sees
   u32 status = 0;
@@ -256,7 +267,8 @@ ADAMAS_STAGE adamas_scan(const adamas_abi::Args* args, unsigned x, unsigned y, u
       score_heads<kQueriesTogether>(*args, row, y, first, strip, keys);
     }
     if constexpr (kRest > 0) score_heads<kRest>(*args, row, y, kGroup - kRest, strip, keys);
-    publish(*args, row, y, keys, static_cast<int>(from - base), static_cast<int>(to - from), from - row.start);
+    publish(*args, row, y, keys, static_cast<int>(from - base), static_cast<int>(to - from),
+            from - row.start);
     scanned += to - from;
   }
   report(*args, status);

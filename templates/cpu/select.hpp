@@ -1,9 +1,10 @@
 // select: order keys -> the best positions, ascending.
 //
-// Work item: one selection (y) of one row (z). Linear in the visible tokens and exact. Forced tokens are a prefix and a
-// suffix of what the row sees; between them the cut is found by counting keys, never by sorting:
+// Work item: one selection (y) of one row (z). Linear in the visible tokens and exact. Forced tokens are a
+// prefix and a suffix of what the row sees; between them the cut is found by counting keys, never by sorting:
 //   1. a histogram of a sample guesses a key that a little more than the wanted number of tokens reach,
-//   2. one vector pass counts the keys above the guess by value (a second one refines the bin where values are many),
+//   2. one vector pass counts the keys above the guess by value (a second one refines the bin where values
+//   are many),
 //   3. one vector pass writes the positions above the cut, and of those that tie at the cut the latest.
 // A guess that was too high is replaced by zero, and then every key is counted.
 #pragma once
@@ -24,7 +25,8 @@ struct Cut {
 
 constexpr int bin_shift(u32 span) {
   int shift = 0;
-  while (span >> shift >= kBins) ++shift;
+  while (span >> shift >= kBins)
+    ++shift;
   return shift;
 }
 
@@ -38,7 +40,8 @@ ADAMAS_INLINE void for_keys(const OrderKey* keys, i64 n, u32 low, u32 span, Use 
   for (; i + kGroupKeys <= n; i += kGroupKeys) {
     u32 hits = mask_bits32(load<Keys>(keys + i) - base <= width);
     ADAMAS_ROLLED
-    for (; hits != 0; hits &= hits - 1) use(i + __builtin_ctz(hits));
+    for (; hits != 0; hits &= hits - 1)
+      use(i + __builtin_ctz(hits));
   }
   ADAMAS_ROLLED
   for (; i < n; ++i) {
@@ -46,18 +49,21 @@ ADAMAS_INLINE void for_keys(const OrderKey* keys, i64 n, u32 low, u32 span, Use 
   }
 }
 
-/// The highest bin such that it and those above hold at least `wanted`; `above` becomes what those above hold.
+/// The highest bin such that it and those above hold at least `wanted`; `above` becomes what those above
+/// hold.
 ADAMAS_INLINE int bin_of_rank(const u32* bins, int top, i64 wanted, i64& above) {
   int bin = top;
   above = 0;
   ADAMAS_ROLLED
-  for (; bin > 0 && above + bins[bin] < wanted; --bin) above += bins[bin];
+  for (; bin > 0 && above + bins[bin] < wanted; --bin)
+    above += bins[bin];
   return bin;
 }
 
 ADAMAS_INLINE void clear(u32* bins, int count) {
   ADAMAS_ROLLED
-  for (int i = 0; i < count; ++i) bins[i] = 0;
+  for (int i = 0; i < count; ++i)
+    bins[i] = 0;
 }
 
 /// A key that probably a little more than `wanted` of the n keys reach; 0 where a sample would not pay.
@@ -70,12 +76,15 @@ ADAMAS_FUNCTION u32 guess_key(const OrderKey* keys, i64 n, i64 wanted, u32* bins
   ADAMAS_ROLLED
   for (i64 i = 0; i + kGroupKeys <= n; i += step, seen += kGroupKeys) {
     ADAMAS_ROLLED
-    for (int k = 0; k < kGroupKeys; ++k) ++bins[smaller(u32(keys[i + k]), u32(kKeyLimit)) >> kShift];
+    for (int k = 0; k < kGroupKeys; ++k)
+      ++bins[smaller(u32(keys[i + k]), u32(kKeyLimit)) >> kShift];
   }
-  // The sample's count varies like a Poisson variable (more, where neighbours are alike): three deviations on top.
+  // The sample's count varies like a Poisson variable (more, where neighbours are alike): three deviations on
+  // top.
   const i64 expected = ceil_div(wanted * seen, n);
   i64 deviation = 1;
-  while (deviation * deviation < expected) ++deviation;
+  while (deviation * deviation < expected)
+    ++deviation;
   const i64 enough = expected + 3 * deviation + 3;
   if (enough >= seen) return 0;
   i64 above;
@@ -134,10 +143,12 @@ ADAMAS_FUNCTION i64 choose(const Row& row, i64 budget, const OrderKey* keys, int
   const i64 wanted = smaller(n, chosen.limit - recent - sink);
 
   ADAMAS_ROLLED
-  for (i64 p = sink_end - sink; p < sink_end; ++p) chosen.add(p);
+  for (i64 p = sink_end - sink; p < sink_end; ++p)
+    chosen.add(p);
   if (wanted == n) {
     ADAMAS_ROLLED
-    for (i64 p = sink_end; p < recent_begin; ++p) chosen.add(p);
+    for (i64 p = sink_end; p < recent_begin; ++p)
+      chosen.add(p);
   } else if (wanted > 0) {
     Cut cut = find_cut(keys + sink_end, n, wanted);
     const OrderKey* const open = keys + sink_end;
@@ -150,7 +161,8 @@ ADAMAS_FUNCTION i64 choose(const Row& row, i64 budget, const OrderKey* keys, int
     });
   }
   ADAMAS_ROLLED
-  for (i64 p = row.own + 1 - recent; p <= row.own; ++p) chosen.add(p);
+  for (i64 p = row.own + 1 - recent; p <= row.own; ++p)
+    chosen.add(p);
   return chosen.used;
 }
 
@@ -160,7 +172,9 @@ ADAMAS_FUNCTION void write_scores(const Row& row, const OrderKey* keys, int* sco
   ADAMAS_ROLLED
   for (i64 p = 0; p < row.length; ++p) {
     const bool seen = p >= row.first && p <= row.own;
-    scores[p] = !seen ? kUnseen : kDot ? static_cast<int>(keys[p]) - kScoreLimit : kScoreLimit - static_cast<int>(keys[p]);
+    scores[p] = !seen  ? kUnseen
+                : kDot ? static_cast<int>(keys[p]) - kScoreLimit
+                       : kScoreLimit - static_cast<int>(keys[p]);
   }
 }
 
@@ -175,7 +189,8 @@ ADAMAS_STAGE adamas_select(const adamas_abi::Args* args, unsigned, unsigned y, u
 
   const i64 chosen = choose(row, row_budget(*args, row), keys, positions);
   ADAMAS_ROLLED
-  for (i64 i = chosen; i < kBudget; ++i) positions[i] = -1;
+  for (i64 i = chosen; i < kBudget; ++i)
+    positions[i] = -1;
   args->counts[selection] = static_cast<int>(chosen);
 
   if (args->out_counts != nullptr) args->out_counts[selection] = static_cast<int>(chosen);

@@ -1,7 +1,8 @@
-// The query as the scan wants it: a 16-entry table for every nibble of a code row, so that scoring a token is one table
-// lookup and one addition a nibble, whatever the bucket count and the estimator.
+// The query as the scan wants it: a 16-entry table for every nibble of a code row, so that scoring a token is
+// one table lookup and one addition a nibble, whatever the bucket count and the estimator.
 //
-// Table entries are never negative. manhattan: the distances, so the sum is the distance. dot: with T = buckets - 1,
+// Table entries are never negative. manhattan: the distances, so the sum is the distance. dot: with T =
+// buckets - 1,
 //   sum q * (2c - T) = 2 * sum |q| * c' - T * sum |q|,   c' = c, or T - c where q < 0,
 // so the entries are |q| * c', half as large as the terms of the score, and the rest is one constant a query.
 #pragma once
@@ -16,7 +17,8 @@ struct IndexCodes {
 };
 consteval int largest(const IndexCodes& codes) {
   int most = 0;
-  for (const u16 code : codes.of) most = code > most ? code : most;
+  for (const u16 code : codes.of)
+    most = code > most ? code : most;
   return most;
 }
 

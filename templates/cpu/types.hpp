@@ -1,8 +1,8 @@
 // Words that every CPU stage uses: integer names, vector types, memory access, table lookup, counters.
 //
-// The compiler sees no headers and runs without its vectorizers: whatever should be a vector is written as one, with
-// clang's ext_vector_type. A vector wider than the machine's registers is split by the compiler, so one text serves
-// SSE4, AVX2, AVX-512 and NEON.
+// The compiler sees no headers and runs without its vectorizers: whatever should be a vector is written as
+// one, with clang's ext_vector_type. A vector wider than the machine's registers is split by the compiler, so
+// one text serves SSE4, AVX2, AVX-512 and NEON.
 #pragma once
 
 #include "templates/args.h"
@@ -14,6 +14,7 @@
 #define ADAMAS_INLINE [[maybe_unused, gnu::always_inline]] static inline
 #define ADAMAS_NOINLINE [[maybe_unused, gnu::noinline]] static
 #define ADAMAS_UNROLL _Pragma("clang loop unroll(full)")
+#define ADAMAS_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #define ADAMAS_ROLLED _Pragma("clang loop unroll(disable)")
 
 // Vectors wider than a register never cross a call: functions that take them are inlined.
@@ -67,8 +68,8 @@ ADAMAS_INLINE T larger(T a, T b) {
 
 constexpr i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
-/// Lane i of every row trades places with row i: r[i][j] <-> r[j][i]. N rows of N lanes, N a power of two. Each round
-/// interleaves the upper and the lower half of the rows; log2(N) rounds make the transpose.
+/// Lane i of every row trades places with row i: r[i][j] <-> r[j][i]. N rows of N lanes, N a power of two.
+/// Each round interleaves the upper and the lower half of the rows; log2(N) rounds make the transpose.
 template <int N, class V>
 ADAMAS_INLINE void transpose(V (&rows)[N]) {
   ADAMAS_UNROLL
@@ -88,7 +89,8 @@ ADAMAS_INLINE void transpose(V (&rows)[N]) {
       }
     }
     ADAMAS_UNROLL
-    for (int i = 0; i < N; ++i) rows[i] = mixed[i];
+    for (int i = 0; i < N; ++i)
+      rows[i] = mixed[i];
   }
 }
 
@@ -96,9 +98,10 @@ ADAMAS_INLINE void transpose(V (&rows)[N]) {
 ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
 #if defined(__AVX512BW__)
   using Wide = Vec<char, 64>;
-  const U8x64 all = __builtin_shufflevector(
-      table, table, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
-      14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const U8x64 all =
+      __builtin_shufflevector(table, table, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3,
+                              4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+                              12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return bits_as<U8x64>(__builtin_ia32_pshufb512(bits_as<Wide>(all), bits_as<Wide>(index)));
 #else
   struct Quarters {
@@ -111,17 +114,19 @@ ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
   };
   Halves at = bits_as<Halves>(index);
   const Half twice =
-      bits_as<Half>(__builtin_shufflevector(table, table, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2,
-                                            3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+      bits_as<Half>(__builtin_shufflevector(table, table, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+                                            15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   ADAMAS_UNROLL
-  for (int i = 0; i < 2; ++i) at.part[i] = bits_as<Half>(__builtin_ia32_pshufb256(twice, at.part[i]));
+  for (int i = 0; i < 2; ++i)
+    at.part[i] = bits_as<Half>(__builtin_ia32_pshufb256(twice, at.part[i]));
   return bits_as<U8x64>(at);
 #elif defined(__SSSE3__)
   using Quarter = Vec<char, 16>;
   Quarters at = bits_as<Quarters>(index);
   ADAMAS_UNROLL
   for (int i = 0; i < 4; ++i) {
-    at.part[i] = bits_as<U8x16>(__builtin_ia32_pshufb128(bits_as<Quarter>(table), bits_as<Quarter>(at.part[i])));
+    at.part[i] =
+        bits_as<U8x16>(__builtin_ia32_pshufb128(bits_as<Quarter>(table), bits_as<Quarter>(at.part[i])));
   }
   return bits_as<U8x64>(at);
 #elif defined(__ARM_NEON)
@@ -136,7 +141,8 @@ ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
   return bits_as<U8x64>(at);
 #else
   U8x64 found;
-  for (int i = 0; i < 64; ++i) found[i] = table[index[i]];
+  for (int i = 0; i < 64; ++i)
+    found[i] = table[index[i]];
   return found;
 #endif
 #endif

@@ -43,9 +43,9 @@ TEST_CASE("CPU generator: refuses by name what it cannot generate") {
     const char* field;
   };
   for (const Refused& refused :
-       {Refused{"kv_type=f8e4m3fn", "kv_type"}, Refused{"kv_type=q8_0", "kv_type"}, Refused{"cache_form=csr", "cache_form"},
-        Refused{"cache_form=slots", "cache_form"}, Refused{"cache_form=pointers", "cache_form"},
-        Refused{"tables=split", "tables"}}) {
+       {Refused{"kv_type=f8e4m3fn", "kv_type"}, Refused{"kv_type=q8_0", "kv_type"},
+        Refused{"cache_form=csr", "cache_form"}, Refused{"cache_form=slots", "cache_form"},
+        Refused{"cache_form=pointers", "cache_form"}, Refused{"tables=split", "tables"}}) {
     const Spec spec = spec_of(refused.spec);
     try {
       cpu_generator().check(spec, cpu_generator().default_tuning(spec, kTarget), kTarget);
@@ -62,15 +62,16 @@ TEST_CASE("CPU generator: refuses by name what it cannot generate") {
   }
 }
 
-TEST_CASE("CPU generator: codes take log2(buckets) bits an element, in the largest tile that divides the page") {
+TEST_CASE(
+    "CPU generator: codes take log2(buckets) bits an element, in the largest tile that divides the page") {
   for_scan_shapes([](const Spec& spec) {
     CHECK(cpu_generator().code_row_bytes(spec) == spec.head_dim * facts_of(spec).code_bits / 8);
   });
   struct Tiles {
     int page, tile;
   };
-  for (const auto& [page, tile] : {Tiles{1, 1}, Tiles{8, 1}, Tiles{16, 16}, Tiles{17, 1}, Tiles{32, 32}, Tiles{48, 16},
-                                   Tiles{64, 64}, Tiles{96, 32}, Tiles{1024, 64}}) {
+  for (const auto& [page, tile] : {Tiles{1, 1}, Tiles{8, 1}, Tiles{16, 16}, Tiles{17, 1}, Tiles{32, 32},
+                                   Tiles{48, 16}, Tiles{64, 64}, Tiles{96, 32}, Tiles{1024, 64}}) {
     const Spec spec = spec_of(fmt::format("page_size={}", page));
     CHECK(cpu_code_layout(spec).tile_tokens == tile);
     const CodeStrides strides = cpu_generator().code_strides(spec, 3, page);

@@ -63,9 +63,12 @@ std::unique_ptr<Guarded> guarded(const std::vector<T>& values) {
 
 oracle::Format format_of(codegen::ElementType type) {
   switch (type) {
-    case codegen::ElementType::bf16: return oracle::Format::kBF16;
-    case codegen::ElementType::f32: return oracle::Format::kF32;
-    default: return oracle::Format::kF16;
+    case codegen::ElementType::bf16:
+      return oracle::Format::kBF16;
+    case codegen::ElementType::f32:
+      return oracle::Format::kF32;
+    default:
+      return oracle::Format::kF16;
   }
 }
 
@@ -92,7 +95,8 @@ oracle::Config config_of(const codegen::Spec& spec) {
   config.value_dim = spec.value_dim;
   config.hadamard = spec.hadamard;
   config.buckets = spec.buckets;
-  config.estimator = spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
+  config.estimator =
+      spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
   config.query_bits = spec.query_bits;
   config.budget = spec.budget;
   config.sink = spec.sink;
@@ -117,10 +121,13 @@ class Kernels {
     static const auto compiler = runtime::make_cpu_compiler();
     for (const codegen::Unit unit : codegen::kUnits) {
       const std::string source = codegen::cpu_generator().emit(spec, tuning, target, unit);
-      const auto result = compiler->compile(
-          {.name = fmt::format("{}.cc", name(unit)), .source = source, .target = target, .options = {},
-           .spec_text = spec.text()});
-      CHECK_MESSAGE(result.log.empty(), "warnings of unit ", name(unit), " of ", spec.text(), ":\n", result.log);
+      const auto result = compiler->compile({.name = fmt::format("{}.cc", name(unit)),
+                                             .source = source,
+                                             .target = target,
+                                             .options = {},
+                                             .spec_text = spec.text()});
+      CHECK_MESSAGE(result.log.empty(), "warnings of unit ", name(unit), " of ", spec.text(), ":\n",
+                    result.log);
       units_.push_back(std::make_unique<runtime::SharedObject>(std::string(name(unit)), result.binary));
     }
   }
@@ -140,7 +147,8 @@ class Kernels {
   std::vector<std::unique_ptr<runtime::SharedObject>> units_;
 };
 
-const Kernels& kernels_of(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target) {
+const Kernels& kernels_of(const codegen::Spec& spec, const codegen::Tuning& tuning,
+                          const std::string& target) {
   static std::map<std::string, std::unique_ptr<Kernels>> loaded;
   auto& kernels = loaded[spec.text() + tuning.text() + target];
   if (!kernels) kernels = std::make_unique<Kernels>(spec, tuning, target);
@@ -212,7 +220,8 @@ Scene::Scene(const StageCase& stage_case)
   call.soft_cap = case_.soft_cap;
   call.window = case_.window;
   call.dense_below = case_.dense_below;
-  for (int h = 0; h < heads_; ++h) call.sink_logits.push_back(static_cast<float>(random_.normal()));
+  for (int h = 0; h < heads_; ++h)
+    call.sink_logits.push_back(static_cast<float>(random_.normal()));
   for (const int length : case_.lengths) {
     max_tokens_ = std::max<std::int64_t>(max_tokens_, length);
     call.row_budget.clear();
@@ -251,11 +260,13 @@ Scene::Scene(const StageCase& stage_case)
   if (spec_.sink_logits) args_.sink_logits = keep(guarded(call.sink_logits))->as<float>();
   if (case_.row_budgets) {
     std::vector<int> budgets;
-    for (const auto& c : calls_) budgets.insert(budgets.end(), c.row_budget.begin(), c.row_budget.end());
+    for (const auto& c : calls_)
+      budgets.insert(budgets.end(), c.row_budget.begin(), c.row_budget.end());
     args_.row_budgets = keep(guarded(budgets))->as<int>();
   }
 
-  Guarded* const query = keep(static_cast<std::size_t>(rows_) * heads_ * spec_.head_dim * bytes_of(config_.q_type));
+  Guarded* const query =
+      keep(static_cast<std::size_t>(rows_) * heads_ * spec_.head_dim * bytes_of(config_.q_type));
   const std::int64_t per_sequence = std::int64_t{spec_.query_rows} * heads_ * spec_.head_dim;
   for (int b = 0; b < batch_; ++b) {
     for (std::int64_t i = 0; i < per_sequence; ++i) {
@@ -292,9 +303,11 @@ void Scene::place_sequences() {
   table_stride_ = (used + page_tokens_ - 1) / page_tokens_;
   pages_ = table_stride_ * batch_ + 1;
   std::vector<int> free_pages;
-  for (int p = 0; p < pages_; ++p) free_pages.push_back(p);
+  for (int p = 0; p < pages_; ++p)
+    free_pages.push_back(p);
   for (std::int64_t i = 0; i < table_stride_ * batch_; ++i) {
-    const auto pick = static_cast<std::size_t>(random_.integer(0, static_cast<std::int64_t>(free_pages.size()) - 1));
+    const auto pick =
+        static_cast<std::size_t>(random_.integer(0, static_cast<std::int64_t>(free_pages.size()) - 1));
     table_.push_back(free_pages[pick]);
     free_pages.erase(free_pages.begin() + static_cast<std::ptrdiff_t>(pick));
   }
@@ -327,11 +340,14 @@ void Scene::write_cache() {
       for (int h = 0; h < case_.kv_heads; ++h) {
         const auto key = key_rows.at(p, h);
         const auto value = value_rows.at(p, h);
-        const std::int64_t k = page * args_.key_page_stride + token * args_.key_token_stride + h * args_.key_head_stride;
+        const std::int64_t k =
+            page * args_.key_page_stride + token * args_.key_token_stride + h * args_.key_head_stride;
         const std::int64_t v =
             page * args_.value_page_stride + token * args_.value_token_stride + h * args_.value_head_stride;
-        for (std::size_t e = 0; e < key.size(); ++e) put(config_.kv_type, keys, k + e, key[e]);
-        for (std::size_t e = 0; e < value.size(); ++e) put(config_.kv_type, values, v + e, value[e]);
+        for (std::size_t e = 0; e < key.size(); ++e)
+          put(config_.kv_type, keys, k + e, key[e]);
+        for (std::size_t e = 0; e < value.size(); ++e)
+          put(config_.kv_type, values, v + e, value[e]);
       }
     }
   }
@@ -348,7 +364,8 @@ void Scene::check_codes() {
 
   std::vector<int> slots;
   for (int b = 0; b < batch_; ++b) {
-    for (std::int64_t p = 0; p < case_.lengths[b]; ++p) slots.push_back(static_cast<int>(slot(b, p)));
+    for (std::int64_t p = 0; p < case_.lengths[b]; ++p)
+      slots.push_back(static_cast<int>(slot(b, p)));
   }
   const auto tokens = static_cast<std::uint64_t>(slots.size());
   for (int i = 0; i < 5; ++i) {  // padding between tokens
@@ -360,7 +377,8 @@ void Scene::check_codes() {
   shape_.slots = args_.count;
   run(Stage::encode);
   CHECK(args_.counters->status == 0);
-  CHECK(args_.counters->tokens_encoded == (case_.bulk ? static_cast<std::uint64_t>(all) : tokens) * case_.kv_heads);
+  CHECK(args_.counters->tokens_encoded ==
+        (case_.bulk ? static_cast<std::uint64_t>(all) : tokens) * case_.kv_heads);
 
   // Out to canonical bytes, into a wiped buffer, and out again: all must agree.
   args_.slots = nullptr;
@@ -373,8 +391,8 @@ void Scene::check_codes() {
     for (int b = 0; b < batch_; ++b) {
       for (std::int64_t p = 0; p < case_.lengths[b]; ++p) {
         const std::int64_t per_token = std::int64_t{case_.kv_heads} * spec_.head_dim;
-        different += std::memcmp(bytes->as<unsigned char>() + slot(b, p) * per_token, codes_[b].data() + p * per_token,
-                                 static_cast<std::size_t>(per_token)) != 0;
+        different += std::memcmp(bytes->as<unsigned char>() + slot(b, p) * per_token,
+                                 codes_[b].data() + p * per_token, static_cast<std::size_t>(per_token)) != 0;
       }
     }
     CHECK(different == 0);
@@ -387,8 +405,8 @@ void Scene::check_codes() {
 void Scene::check_selection() {
   const std::int64_t stride = (max_tokens_ + 63) / 64 * 64;
   const auto row_selections = static_cast<std::size_t>(rows_) * selections_;
-  args_.prepared =
-      keep(static_cast<std::size_t>(rows_) * heads_ * generator_.prepared_query_bytes(spec_))->as<unsigned char>();
+  args_.prepared = keep(static_cast<std::size_t>(rows_) * heads_ * generator_.prepared_query_bytes(spec_))
+                       ->as<unsigned char>();
   args_.keys_of_scores = keep(row_selections * stride * facts_.key_bytes)->as<unsigned char>();
   args_.score_stride = stride;
   args_.positions = keep(row_selections * spec_.budget * sizeof(int))->as<int>();
@@ -407,7 +425,8 @@ void Scene::check_selection() {
   std::int64_t wrong_integers = 0, wrong_scores = 0, wrong_selections = 0, wrong_slots = 0;
   for (int b = 0; b < batch_; ++b) {
     const oracle::Rows<float> queries = problems_[b].query_rows(config_, calls_[b]);
-    const std::vector<std::int32_t> integers = oracle::encode_queries(config_, queries, problems_[0].thresholds.query);
+    const std::vector<std::int32_t> integers =
+        oracle::encode_queries(config_, queries, problems_[0].thresholds.query);
     const std::int64_t first_integer = std::int64_t{b} * spec_.query_rows * heads_ * spec_.head_dim;
     for (std::size_t i = 0; i < integers.size(); ++i) {
       wrong_integers += args_.query_codes[first_integer + static_cast<std::int64_t>(i)] != integers[i];
@@ -415,7 +434,8 @@ void Scene::check_selection() {
     const std::vector<std::int64_t> scores =
         oracle::scores(config_, calls_[b], oracle::Rows<std::int32_t>(integers, heads_, spec_.head_dim),
                        oracle::Rows<std::uint8_t>(codes_[b], case_.kv_heads, spec_.head_dim));
-    const std::vector<oracle::Selection> want = oracle::select_all(config_, calls_[b], case_.lengths[b], scores);
+    const std::vector<oracle::Selection> want =
+        oracle::select_all(config_, calls_[b], case_.lengths[b], scores);
     for (int r = 0; r < spec_.query_rows; ++r) {
       const oracle::Range seen = oracle::visible(config_, calls_[b], case_.lengths[b], r);
       scanned += static_cast<std::uint64_t>(seen.size()) * case_.kv_heads;
@@ -427,11 +447,13 @@ void Scene::check_selection() {
           const std::int64_t score = is_seen ? scores[local * case_.lengths[b] + p] : std::int64_t{INT32_MIN};
           wrong_scores += args_.out_scores[number * max_tokens_ + p] != score;
         }
-        wrong_selections += args_.counts[number] != want[local].count || args_.out_counts[number] != want[local].count;
+        wrong_selections +=
+            args_.counts[number] != want[local].count || args_.out_counts[number] != want[local].count;
         for (int i = 0; i < spec_.budget; ++i) {
           const int position = want[local].positions[i];
           wrong_selections += args_.positions[number * spec_.budget + i] != position;
-          wrong_slots += args_.out_positions[number * spec_.budget + i] != (position < 0 ? -1 : slot(b, position));
+          wrong_slots +=
+              args_.out_positions[number * spec_.budget + i] != (position < 0 ? -1 : slot(b, position));
         }
       }
     }
@@ -444,7 +466,8 @@ void Scene::check_selection() {
 }
 
 void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what) {
-  const double tolerance = oracle::tolerance(config_.out_type == oracle::Format::kF32 ? config_.kv_type : config_.out_type);
+  const double tolerance =
+      oracle::tolerance(config_.out_type == oracle::Format::kF32 ? config_.kv_type : config_.out_type);
   double worst = 0, worst_lse = 0;
   std::int64_t not_inert = 0;
   for (int row = 0; row < rows_; ++row) {
@@ -453,17 +476,21 @@ void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what
     for (int h = 0; h < heads_; ++h) {
       std::vector<double> got, expected;
       for (int e = 0; e < spec_.value_dim; ++e) {
-        got.push_back(get(config_.out_type, args_.out, (std::int64_t{row} * heads_ + h) * spec_.value_dim + e));
+        got.push_back(
+            get(config_.out_type, args_.out, (std::int64_t{row} * heads_ + h) * spec_.value_dim + e));
         expected.push_back(want[b].out[(static_cast<std::size_t>(r) * heads_ + h) * spec_.value_dim + e]);
       }
-      const double lse = args_.lse[row * heads_ + h], want_lse = want[b].lse[static_cast<std::size_t>(r) * heads_ + h];
+      const double lse = args_.lse[row * heads_ + h],
+                   want_lse = want[b].lse[static_cast<std::size_t>(r) * heads_ + h];
       if (inert || std::isinf(want_lse)) {
-        not_inert += !(std::isinf(lse) && lse < 0) || std::any_of(got.begin(), got.end(), [](double v) { return v != 0; });
+        not_inert += !(std::isinf(lse) && lse < 0) ||
+                     std::any_of(got.begin(), got.end(), [](double v) { return v != 0; });
         continue;
       }
-      const bool finite = std::isfinite(want_lse) &&
-                          std::all_of(expected.begin(), expected.end(), [](double v) { return std::isfinite(v); });
-      if (!finite) continue;  // a row that attends to NaN or infinity may answer anything; others may not notice
+      const bool finite = std::isfinite(want_lse) && std::all_of(expected.begin(), expected.end(),
+                                                                 [](double v) { return std::isfinite(v); });
+      if (!finite)
+        continue;  // a row that attends to NaN or infinity may answer anything; others may not notice
       const double error = oracle::relative_l2(got, expected);
       worst = error <= worst ? worst : error;  // a NaN stays
       const double lse_error = std::abs(lse - want_lse) / std::max(1.0, std::abs(want_lse));
@@ -479,7 +506,8 @@ void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what
 void Scene::run_attention(std::int64_t chunks, bool backwards) {
   args_.chunks = shape_.chunks = static_cast<int>(chunks);
   args_.partial =
-      keep(static_cast<std::size_t>(rows_) * heads_ * chunks * (spec_.value_dim + 2) * sizeof(float))->as<float>();
+      keep(static_cast<std::size_t>(rows_) * heads_ * chunks * (spec_.value_dim + 2) * sizeof(float))
+          ->as<float>();
   run(Stage::attend, backwards);
   run(Stage::merge, backwards);
 }
@@ -491,7 +519,8 @@ std::int64_t Scene::decode_chunks() const {
 
 /// Outputs and log-sum-exps of the first rows of the call.
 std::vector<unsigned char> Scene::output_bytes(int rows) const {
-  const std::size_t outputs = static_cast<std::size_t>(rows) * heads_ * spec_.value_dim * bytes_of(config_.out_type);
+  const std::size_t outputs =
+      static_cast<std::size_t>(rows) * heads_ * spec_.value_dim * bytes_of(config_.out_type);
   const std::size_t sums = static_cast<std::size_t>(rows) * heads_ * sizeof(float);
   std::vector<unsigned char> bytes(outputs + sums);
   std::memcpy(bytes.data(), args_.out, outputs);
@@ -500,7 +529,8 @@ std::vector<unsigned char> Scene::output_bytes(int rows) const {
 }
 
 void Scene::check_attention() {
-  args_.out = keep(static_cast<std::size_t>(rows_) * heads_ * spec_.value_dim * bytes_of(config_.out_type))->as<void>();
+  args_.out = keep(static_cast<std::size_t>(rows_) * heads_ * spec_.value_dim * bytes_of(config_.out_type))
+                  ->as<void>();
   args_.out_head_stride = spec_.value_dim;
   args_.out_row_stride = std::int64_t{heads_} * spec_.value_dim;
   args_.lse = keep(static_cast<std::size_t>(rows_) * heads_ * sizeof(float))->as<float>();
@@ -512,7 +542,8 @@ void Scene::check_attention() {
     const auto keys = problems_[b].key_rows(config_, calls_[b]);
     const auto values = problems_[b].value_rows(config_, calls_[b]);
     const oracle::Rows<std::uint8_t> codes(codes_[b], case_.kv_heads, spec_.head_dim);
-    sparse.push_back(oracle::decode(config_, calls_[b], queries, keys, values, codes, problems_[0].thresholds));
+    sparse.push_back(
+        oracle::decode(config_, calls_[b], queries, keys, values, codes, problems_[0].thresholds));
     dense.push_back(oracle::dense(config_, calls_[b], queries, keys, values));
     for (int r = 0; r < spec_.query_rows; ++r) {
       const std::int64_t seen = oracle::visible(config_, calls_[b], case_.lengths[b], r).size();
@@ -556,13 +587,15 @@ void Scene::check_wild_data() {
   for (int b = 1; b < batch_; ++b) {
     lengths[b] = wild();
     starts_[b] = wild();
-    for (std::int64_t i = 0; i < table_stride_; ++i) table_[b * table_stride_ + i] = wild();
+    for (std::int64_t i = 0; i < table_stride_; ++i)
+      table_[b * table_stride_ + i] = wild();
   }
   lengths[1] = INT32_MAX;
   args_.lengths = keep(guarded(lengths))->as<int>();
   args_.starts = keep(guarded(starts_))->as<int>();
   if (!table_.empty()) args_.table = keep(guarded(table_))->as<int>();
-  for (const Stage stage : {Stage::prepare_query, Stage::scan, Stage::select}) run(stage);
+  for (const Stage stage : {Stage::prepare_query, Stage::scan, Stage::select})
+    run(stage);
   run_attention(decode_chunks());
   CHECK(output_bytes(spec_.query_rows) == bytes);
   CHECK(args_.counters->status == (adamas_abi::kLengthClamped | adamas_abi::kBadTable));
@@ -570,14 +603,16 @@ void Scene::check_wild_data() {
   const int own = spec_.query_rows * selections_;  // selections of the first sequence
   for (int s = own; s < rows_ * selections_; ++s) {
     args_.counts[s] = wild();
-    for (int i = 0; i < spec_.budget; ++i) args_.positions[s * spec_.budget + i] = wild();
+    for (int i = 0; i < spec_.budget; ++i)
+      args_.positions[s * spec_.budget + i] = wild();
   }
   run_attention(decode_chunks());
   CHECK(output_bytes(spec_.query_rows) == bytes);
   CHECK((args_.counters->status & adamas_abi::kBadPosition) != 0);
 
   std::vector<int> slots;
-  for (int i = 0; i < 100; ++i) slots.push_back(wild());
+  for (int i = 0; i < 100; ++i)
+    slots.push_back(wild());
   args_.slots = keep(guarded(slots))->as<int>();
   args_.count = shape_.slots = 100;
   run(Stage::encode);

@@ -1,5 +1,5 @@
-// The CPU stages against the oracle, each called directly: one case for each kind of shape and form. The breadth is in
-// cpu_stages_full_test.cpp.
+// The CPU stages against the oracle, each called directly: one case for each kind of shape and form. The
+// breadth is in cpu_stages_full_test.cpp.
 #include "tests/dispatch/cpu_stages.hpp"
 
 #include <doctest/doctest.h>
@@ -16,8 +16,9 @@ TEST_CASE("CPU stages: the default shapes") {
 
 TEST_CASE("CPU stages: bucket counts, estimators, query widths") {
   for (const int buckets : {2, 4, 8, 16}) {
-    check_stages({.spec = fmt::format("head_dim=80 group=2 budget=32 buckets={} estimator=manhattan", buckets),
-                  .lengths = {200, 77}});
+    check_stages(
+        {.spec = fmt::format("head_dim=80 group=2 budget=32 buckets={} estimator=manhattan", buckets),
+         .lengths = {200, 77}});
   }
   // From entries that fit a byte many times to entries that need two planes.
   for (const char* shape : {"buckets=2 query_bits=8", "buckets=4 query_bits=6", "buckets=8 query_bits=4",
@@ -26,18 +27,23 @@ TEST_CASE("CPU stages: bucket counts, estimators, query widths") {
                   .lengths = {150},
                   .kind = RowKind::kInteger});
   }
-  check_stages({.spec = "head_dim=512 buckets=16 query_bits=8 budget=16", .lengths = {100}, .kind = RowKind::kInteger});
+  check_stages({.spec = "head_dim=512 buckets=16 query_bits=8 budget=16",
+                .lengths = {100},
+                .kind = RowKind::kInteger});
 }
 
 TEST_CASE("CPU stages: head dimensions and Hadamard sizes") {
-  for (const char* dims : {"head_dim=16", "head_dim=96", "head_dim=112 value_dim=176", "head_dim=128 hadamard=32",
-                           "head_dim=240 hadamard=20", "head_dim=64 hadamard=1"}) {
-    check_stages({.spec = fmt::format("{} group=2 budget=24", dims), .lengths = {130, 40}, .kind = RowKind::kInteger});
+  for (const char* dims :
+       {"head_dim=16", "head_dim=96", "head_dim=112 value_dim=176", "head_dim=128 hadamard=32",
+        "head_dim=240 hadamard=20", "head_dim=64 hadamard=1"}) {
+    check_stages(
+        {.spec = fmt::format("{} group=2 budget=24", dims), .lengths = {130, 40}, .kind = RowKind::kInteger});
   }
 }
 
 TEST_CASE("CPU stages: group sizes and scopes") {
-  for (const char* group : {"group=5", "group=12 scope=kv_head", "group=32 scope=kv_head estimator=manhattan"}) {
+  for (const char* group :
+       {"group=5", "group=12 scope=kv_head", "group=32 scope=kv_head estimator=manhattan"}) {
     check_stages({.spec = fmt::format("head_dim=32 budget=20 {}", group),
                   .lengths = {90, 20},
                   .kv_heads = 2,
@@ -82,19 +88,23 @@ TEST_CASE("CPU stages: ties, integers, zeros, NaN and infinity") {
                   .lengths = {4000, 31, 32, 33},
                   .kind = kind,
                   .dense_below = 32});
-    check_stages({.spec = "head_dim=64 group=2 budget=32 estimator=manhattan", .lengths = {3000}, .kind = kind});
+    check_stages(
+        {.spec = "head_dim=64 group=2 budget=32 estimator=manhattan", .lengths = {3000}, .kind = kind});
   }
 }
 
 TEST_CASE("CPU stages: number formats, soft cap, sink logits") {
   for (const char* type : {"f16", "bf16", "f32"}) {
-    check_stages({.spec = fmt::format("head_dim=80 group=2 kv_type={0} q_type={0} out_type={0} budget=48 soft_cap=on "
-                                      "sink_logits=on",
-                                      type),
-                  .lengths = {700, 12},
-                  .soft_cap = 3.0F});
+    check_stages(
+        {.spec = fmt::format("head_dim=80 group=2 kv_type={0} q_type={0} out_type={0} budget=48 soft_cap=on "
+                             "sink_logits=on",
+                             type),
+         .lengths = {700, 12},
+         .soft_cap = 3.0F});
   }
-  check_stages({.spec = "head_dim=64 kv_type=f16 q_type=bf16 out_type=f32", .lengths = {300}, .kind = RowKind::kSpecial});
+  check_stages({.spec = "head_dim=64 kv_type=f16 q_type=bf16 out_type=f32",
+                .lengths = {300},
+                .kind = RowKind::kSpecial});
 }
 
 TEST_CASE("CPU stages: wild lengths, starts, tables, slots and positions") {
@@ -109,7 +119,8 @@ TEST_CASE("CPU stages: wild lengths, starts, tables, slots and positions") {
 TEST_CASE("CPU stages: a machine without AVX2, FMA and float16 conversion") {
 #if defined(__x86_64__)
   for (const RowKind kind : {RowKind::kNormal, RowKind::kInteger, RowKind::kSpecial}) {
-    check_stages({.spec = "head_dim=64 group=5 budget=32", .lengths = {300, 31}, .kind = kind, .target = "x86-64-v2"});
+    check_stages(
+        {.spec = "head_dim=64 group=5 budget=32", .lengths = {300, 31}, .kind = kind, .target = "x86-64-v2"});
   }
 #endif
 }
