@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -112,7 +113,7 @@ void* CpuDevice::allocate(std::uint64_t bytes) const {
   const std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
   const std::uint64_t whole =
       (wanted + kAllocationAlignment - 1) / kAllocationAlignment * kAllocationAlignment;
-  void* const memory = whole < wanted ? nullptr : std::aligned_alloc(kAllocationAlignment, whole);
+  void* const memory = wanted > PTRDIFF_MAX ? nullptr : std::aligned_alloc(kAllocationAlignment, whole);
   if (memory == nullptr)
     throw Error(ADAMAS_OUT_OF_MEMORY, "memory", fmt::format("{} bytes", bytes), "cannot be allocated",
                 "free some, or ask for a smaller capacity");

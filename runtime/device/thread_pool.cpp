@@ -12,6 +12,17 @@
 #include "codegen/error.hpp"
 #include "runtime/device/float_environment.hpp"
 
+#if defined(__SANITIZE_THREAD__)
+#define ADAMAS_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ADAMAS_THREAD_SANITIZER 1
+#endif
+#endif
+#if ADAMAS_THREAD_SANITIZER
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace adamas::runtime {
 namespace {
 
@@ -27,8 +38,19 @@ struct Work {
 
 thread_local bool inside_item = false;
 
+// The thread sanitizer does not see into the distribution's libpthreadpool: it has to be told that the
+// caller's writes come before the items, and the items before what follows the launch.
+#if ADAMAS_THREAD_SANITIZER
+void hand_over(void* token) { __tsan_release(token); }
+void take_over(void* token) { __tsan_acquire(token); }
+#else
+void hand_over(void*) {}
+void take_over(void*) {}
+#endif
+
 /// Items first .. first + count - 1, x running fastest.
 void run_items(void* context, std::size_t first, std::size_t count) {
+  take_over(context);
   const Work& work = *static_cast<const Work*>(context);
   const DefaultFloatEnvironment environment;
   const bool was_inside = inside_item;
@@ -45,6 +67,7 @@ void run_items(void* context, std::size_t first, std::size_t count) {
     ++z;
   }
   inside_item = was_inside;
+  hand_over(context);
 }
 
 std::uint64_t item_count(const codegen::Grid& grid) {
@@ -77,8 +100,10 @@ void ThreadPool::run(CpuEntry entry, const adamas_abi::Args& args, const codegen
   // The pool would wait for the very launch that this item belongs to.
   if (pool_ == nullptr || inside_item) return run_items(&work, 0, items);
   const std::uint64_t pieces = kPiecesPerThread * static_cast<std::uint64_t>(threads_);
+  hand_over(&work);
   ::pthreadpool_parallelize_1d_tile_1d(pool_, run_items, &work, items,
                                        std::max<std::uint64_t>(1, items / pieces), 0);
+  take_over(&work);
 }
 
 }  // namespace adamas::runtime

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <future>
 #include <latch>
 #include <stdexcept>
@@ -189,19 +190,25 @@ TEST_CASE("a compile that fails tells everybody who waits, is not stored, and is
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     throw Error(ADAMAS_COMPILE_FAILED, "source", "unit.cc", "refused for the test");
   };
-  std::vector<std::future<std::string>> results;
+  std::vector<std::future<std::exception_ptr>> results;
   for (int i = 0; i < 8; ++i)
-    results.push_back(std::async(std::launch::async, [&]() -> std::string {
+    results.push_back(std::async(std::launch::async, [&]() -> std::exception_ptr {
       called.count_down();
       try {
         cache.get({key_for("x86-64-v3")}, failing);
-      } catch (const Error& error) {
-        return error.what();
+      } catch (...) {
+        return std::current_exception();
       }
-      return "no error";
+      return nullptr;
     }));
+  std::vector<std::exception_ptr> errors;
   for (auto& result : results)
-    CHECK(result.get() == "source=unit.cc: refused for the test");
+    errors.push_back(result.get());
+  for (const std::exception_ptr& error : errors) {
+    REQUIRE(error != nullptr);
+    CHECK(error == errors.front());  // the very same
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), "source=unit.cc: refused for the test", Error);
+  }
   CHECK(attempts == 1);
   CHECK(files_below(folder.path()).empty());
 

@@ -305,7 +305,7 @@ TEST_CASE("memory") {
   }
   device.release(nullptr);
   device.copy_to_host(nullptr, nullptr, 0, nullptr);
-  for (const std::uint64_t bytes : {~0ull, ~0ull - 100, 1ull << 62}) {
+  for (const std::uint64_t bytes : {~0ull, ~0ull - 100, 1ull << 63}) {
     try {
       device.allocate(bytes);
       FAIL("must not succeed");
