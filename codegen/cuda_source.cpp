@@ -82,8 +82,8 @@ struct alignas(16) PreparedQuery {{
 }};
 
 static_assert(sizeof(adamas_abi::Args) == {}, "the host and the kernels disagree about the arguments");
-static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query is larger than the workspace for it");
-static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "the radix search does not reach the largest order key");
+static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
+static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
 )",
                       sizeof(adamas_abi::Args));
@@ -190,18 +190,17 @@ std::string manhattan_formula(int key_planes, int levels) {
 std::string score_words(const Spec& spec) {
   const CudaFacts cuda = cuda_facts_of(spec);
   const bool dot = spec.estimator == Estimator::dot;
-  std::string text =
-      "\n/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order "
-      "key. Summed over a\n"
-      "/// row, and with the query's bias: ";
-  text +=
-      dot ? "kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)).\n" : "kScoreLimit - sum of |q_i - c_i|.\n";
-  text +=
-      "__device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWordsAtOnce],\n"
-      "                                           const PreparedQuery& query, int from) {\n";
-  text += dot ? dot_formula(cuda.facts.code_bits, cuda.query_planes)
-              : manhattan_formula(cuda.facts.code_bits, cuda.query_planes);
-  return text + "}\n";
+  return fmt::format(
+      R"(
+/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order key. The sum
+/// over a row, and the query's bias: {}.
+__device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWordsAtOnce],
+                                           const PreparedQuery& query, int from) {{
+{}}}
+)",
+      dot ? "kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1))" : "kScoreLimit - sum of |q_i - c_i|",
+      dot ? dot_formula(cuda.facts.code_bits, cuda.query_planes)
+          : manhattan_formula(cuda.facts.code_bits, cuda.query_planes));
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ __device__ __forceinline__ void load_key(const Args& args, int kv_head, Place pl
 }
 
 /// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
-extern "C" __global__ void __launch_bounds__(kEncodeThreads)
+extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     adamas_encode(const __grid_constant__ Args args) {
   __shared__ float scratch[kEncodeWarps][kRotateScratch];
   const int kv_head = static_cast<int>(blockIdx.y);
@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads)
 }
 
 /// Grid as adamas_encode.
-extern "C" __global__ void __launch_bounds__(kEncodeThreads)
+extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     adamas_export_codes(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);
   unsigned status = 0;
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads)
 }
 
 /// Grid as adamas_encode. A byte's code is its value mod kBuckets.
-extern "C" __global__ void __launch_bounds__(kEncodeThreads)
+extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     adamas_import_codes(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);
   unsigned status = 0;

@@ -1,5 +1,7 @@
-// What the generator writes for the default Spec, so that editors and nvcc can read the templates: in an emitted unit
-// the text of another Spec stands in this place. A test compares this file with the generator's output.
+// What the generator writes for the default Spec, so that editors and nvcc can read the templates: in an
+// emitted unit the text of another Spec stands in this place. A test compares this file with the generator's
+// output, and prints what belongs here where they differ.
+// clang-format off
 #pragma once
 
 #include "templates/cuda/element.cuh"
@@ -63,8 +65,8 @@ struct alignas(16) PreparedQuery {
 };
 
 static_assert(sizeof(adamas_abi::Args) == 408, "the host and the kernels disagree about the arguments");
-static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query is larger than the workspace for it");
-static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "the radix search does not reach the largest order key");
+static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
+static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
 
 /// Orthonormal Hadamard transform of size 128 = 1 * 2^7 of each of the 1 blocks of a vector.
@@ -87,8 +89,8 @@ __device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets
   return code;
 }
 
-/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order key. Summed over a
-/// row, and with the query's bias: kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)).
+/// What kWordsAtOnce words of a token's codes, from word `from` of the row on, add to its order key. The sum
+/// over a row, and the query's bias: kScoreLimit + sum of q_i (2 c_i - (kBuckets - 1)).
 __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWordsAtOnce],
                                            const PreparedQuery& query, int from) {
   int a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0;

@@ -77,7 +77,8 @@ __device__ __forceinline__ void count_head(const Args& args, const Row& row) {
 }
 
 /// Grid: y = query head, z = row. Rows without tokens get zeros and -inf.
-extern "C" __global__ void __launch_bounds__(kMergeThreads) adamas_merge(const __grid_constant__ Args args) {
+extern "C" __global__ void __launch_bounds__(kMergeThreads, 1)
+    adamas_merge(const __grid_constant__ Args args) {
   __shared__ MergeShared shared;
   const int query_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);

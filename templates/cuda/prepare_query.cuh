@@ -64,7 +64,7 @@ __device__ __forceinline__ void store_prepared(PreparedQuery* prepared, const in
 }
 
 /// Grid: y = K/V head, z = row. A warp prepares one query head at a time.
-extern "C" __global__ void __launch_bounds__(kPrepareThreads)
+extern "C" __global__ void __launch_bounds__(kPrepareThreads, 1)
     adamas_prepare_query(const __grid_constant__ Args args) {
   __shared__ float scratch[kPrepareWarps][kRotateScratch];
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);

@@ -101,13 +101,8 @@ class Block {
     }
     while (block_.living > 0) {
       bool progress = false;
-      for (std::size_t t = 0; t < fibers_.size(); ++t) {
-        const Fiber& fiber = fibers_[t];
-        const bool waits = fiber.barrier != nullptr && fiber.barrier->generation == fiber.generation;
-        if (fiber.state == State::finished || waits) continue;
-        resume(t);
-        if (error_) std::rethrow_exception(error_);
-        progress = true;
+      for (std::size_t i = 0; i < warps_.size(); ++i) {
+        progress |= run_warp(backwards_ ? warps_.size() - 1 - i : i);
       }
       if (!progress) throw std::runtime_error("threads wait at different barriers");
     }
@@ -160,6 +155,28 @@ class Block {
     current->leave();
   }
 
+  /// Runs a warp until all its lanes wait for the block or have returned: as far ahead of the other warps as
+  /// the device's scheduler might let it get. False if no lane could go on.
+  bool run_warp(std::size_t warp) {
+    bool any = false, progress = true;
+    while (progress) {
+      progress = false;
+      for (std::size_t i = 0; i < kWarp; ++i) {
+        const std::size_t t = warp * kWarp + (backwards_ ? kWarp - 1 - i : i);
+        if (t >= fibers_.size() || !can_run(fibers_[t])) continue;
+        resume(t);
+        if (error_) std::rethrow_exception(error_);
+        progress = any = true;
+      }
+    }
+    return any;
+  }
+
+  static bool can_run(const Fiber& fiber) {
+    const bool waits = fiber.barrier != nullptr && fiber.barrier->generation == fiber.generation;
+    return fiber.state != State::finished && !waits;
+  }
+
   /// Runs a thread until it waits or returns.
   void resume(std::size_t t) {
     current_thread = {static_cast<unsigned>(t), 0, 0};
@@ -196,6 +213,8 @@ class Block {
   EntryPoint entry_;
   const void* args_;
   Context scheduler_{};
+  // Neighbouring blocks run their threads in opposite orders, so that a missing barrier shows in one of them.
+  const bool backwards_ = (current_block.x + current_block.y + current_block.z) % 2 != 0;
   std::exception_ptr error_;
 };
 

@@ -177,54 +177,67 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("select gives the oracle's query integers, scores and positions") {
-  for_each_problem([](Problem& problem) {
-    problem.counters = {};
-    problem.select(false);
-    const int rows = problem.spec.query_rows, budget = problem.spec.budget;
-    std::uint64_t answered = 0;
-    for (int b = 0; b < problem.batch(); ++b) {
-      CAPTURE(b);
-      const Expected expected = expected_selection(problem, b);
-      const std::int64_t tokens = problem.lengths[b];
-      for (int row = 0; row < rows; ++row) {
-        const int r = b * rows + row;
-        const oracle::Range seen = oracle::visible(problem.config, problem.call, tokens, row);
-        if (seen.size() > 0) answered += problem.query_heads();
-        const auto integers = slice(problem.query_codes, r, problem.query_heads() * problem.spec.head_dim);
-        REQUIRE(std::ranges::equal(integers,
-                                   slice(expected.query, row, static_cast<std::int64_t>(integers.size()))));
-        for (int s = 0; s < problem.selections(); ++s) {
-          const std::int64_t list = static_cast<std::int64_t>(r) * problem.selections() + s;
-          const std::int64_t local = static_cast<std::int64_t>(row) * problem.selections() + s;
-          for (std::int64_t p = 0; p < problem.max_tokens; ++p) {
-            const int score = problem.scores[list * problem.max_tokens + p];
-            const bool visible = p >= seen.begin && p < seen.end;
-            const std::int64_t want = p >= tokens ? -7  // left alone
-                                      : visible   ? expected.scores[local * tokens + p]
-                                                  : std::numeric_limits<int>::min();
-            REQUIRE(score == want);
-          }
-          const oracle::Selection& want = expected.selections[local];
-          REQUIRE(problem.counts[list] == want.count);
-          REQUIRE(problem.out_counts[list] == want.count);
-          REQUIRE(std::ranges::equal(slice(problem.positions, list, budget), want.positions));
-          REQUIRE(std::ranges::equal(slice(problem.out_positions, list, budget), want.positions));
+/// Runs select, once for positions and once for slots, and compares all it writes with the oracle.
+void check_selection(Problem& problem) {
+  problem.counters = {};
+  problem.select(false);
+  const int rows = problem.spec.query_rows, budget = problem.spec.budget;
+  std::uint64_t answered = 0;
+  for (int b = 0; b < problem.batch(); ++b) {
+    CAPTURE(b);
+    const Expected expected = expected_selection(problem, b);
+    const std::int64_t tokens = problem.lengths[b];
+    for (int row = 0; row < rows; ++row) {
+      const int r = b * rows + row;
+      const oracle::Range seen = oracle::visible(problem.config, problem.call, tokens, row);
+      if (seen.size() > 0) answered += problem.query_heads();
+      const auto integers = slice(problem.query_codes, r, problem.query_heads() * problem.spec.head_dim);
+      REQUIRE(std::ranges::equal(integers,
+                                 slice(expected.query, row, static_cast<std::int64_t>(integers.size()))));
+      for (int s = 0; s < problem.selections(); ++s) {
+        const std::int64_t list = static_cast<std::int64_t>(r) * problem.selections() + s;
+        const std::int64_t local = static_cast<std::int64_t>(row) * problem.selections() + s;
+        for (std::int64_t p = 0; p < problem.max_tokens; ++p) {
+          const int score = problem.scores[list * problem.max_tokens + p];
+          const bool visible = p >= seen.begin && p < seen.end;
+          const std::int64_t want = p >= tokens ? -7  // left alone
+                                    : visible   ? expected.scores[local * tokens + p]
+                                                : std::numeric_limits<int>::min();
+          REQUIRE(score == want);
         }
+        const oracle::Selection& want = expected.selections[local];
+        REQUIRE(problem.counts[list] == want.count);
+        REQUIRE(problem.out_counts[list] == want.count);
+        REQUIRE(std::ranges::equal(slice(problem.positions, list, budget), want.positions));
+        REQUIRE(std::ranges::equal(slice(problem.out_positions, list, budget), want.positions));
       }
     }
-    CHECK(problem.counters.rows == answered);
-    CHECK(problem.counters.status == 0);
+  }
+  CHECK(problem.counters.rows == answered);
+  CHECK(problem.counters.status == 0);
 
-    const std::vector<int> as_positions = problem.positions;
-    problem.select(true);
-    CHECK(problem.positions == as_positions);
-    for (std::size_t i = 0; i < as_positions.size(); ++i) {
-      const int b = static_cast<int>(i / (static_cast<std::size_t>(budget) * problem.selections() * rows));
-      const std::int64_t want = as_positions[i] < 0 ? -1 : problem.slot(b, as_positions[i]);
-      REQUIRE(problem.out_positions[i] == want);
-    }
-  });
+  const std::vector<int> as_positions = problem.positions;
+  problem.select(true);
+  CHECK(problem.positions == as_positions);
+  for (std::size_t i = 0; i < as_positions.size(); ++i) {
+    const int b = static_cast<int>(i / (static_cast<std::size_t>(budget) * problem.selections() * rows));
+    const std::int64_t want = as_positions[i] < 0 ? -1 : problem.slot(b, as_positions[i]);
+    REQUIRE(problem.out_positions[i] == want);
+  }
+}
+
+TEST_CASE("select gives the oracle's query integers, scores and positions") {
+  for_each_problem(check_selection);
+}
+
+TEST_CASE("select lists tokens across warps and tiles of threads") {
+  for (const int index : {1, 2, 3, 6}) {
+    CAPTURE(std::string(kSpecs[index].spec));
+    Problem problem(index, RowKind::kInteger, {1300, 300});
+    problem.call.window = problem.args.window = 1250;
+    problem.encode();
+    check_selection(problem);
+  }
 }
 
 TEST_CASE("select obeys a row's own budget, down to below the forced tokens") {
