@@ -79,11 +79,12 @@ ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u3
   }
 }
 
-/// The slot of number `number`; false for padding (-1) and for numbers outside the cache, which are reported.
+/// The slot of number `number`; false for padding (any negative number) and for slots beyond the cache, which are
+/// reported.
 ADAMAS_INLINE bool slot_of_number(const Args& args, i64 number, Slot& slot, u32& status) {
-  if (number == -1) return false;
+  if (number < 0) return false;
   const i64 tokens = page_tokens(args);
-  if (number < 0 || number >= args.pages * tokens) {
+  if (number >= args.pages * tokens) {
     status |= adamas_abi::kBadSlot;
     return false;
   }
