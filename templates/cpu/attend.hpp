@@ -75,12 +75,16 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const
     tile.key[i] = tile.key[tile.count - 1];
 }
 
+/// Prefetches rows first .. end - 1 into the L2 cache.
 template <int kElements>
-ADAMAS_INLINE void prefetch_row(const Kv::Raw* row) {
+ADAMAS_INLINE void prefetch_rows(const Kv::Raw* const* rows, int first, int end) {
   constexpr int kLine = 64 / sizeof(Kv::Raw);
-  ADAMAS_UNROLL
-  for (int i = 0; i < kElements; i += kLine)
-    __builtin_prefetch(row + i, 0, 2);
+  ADAMAS_ROLLED
+  for (int row = first; row < end; ++row) {
+    ADAMAS_UNROLL
+    for (int i = 0; i < kElements; i += kLine)
+      __builtin_prefetch(rows[row] + i, 0, 2);
+  }
 }
 
 ADAMAS_INLINE F32x8 to_eight(F32x8 v) { return v; }
@@ -112,12 +116,7 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Tile& tile
   constexpr int kTokens = kSums / kQueries;
   ADAMAS_ROLLED
   for (int i = 0; i < tile.count; i += kTokens) {
-    if (ahead != nullptr) {
-      ADAMAS_UNROLL
-      for (int t = 0; t < kTokens; ++t) {
-        if (i + t < ahead->count) prefetch_row<kHeadDim>(ahead->key[i + t]);
-      }
-    }
+    if (ahead != nullptr) prefetch_rows<kHeadDim>(ahead->key, i, smaller(i + kTokens, ahead->count));
     const Kv::Raw* key[kTokens];
     for (int t = 0; t < kTokens; ++t)
       key[t] = tile.key[i + t];
@@ -187,40 +186,53 @@ constexpr int largest_divisor(int n, int limit) {
   return limit;
 }
 
+/// V rows that are taken together. Rows of one head often lie a power of two apart and compete for a few sets
+/// of the L1 cache: so many stay there until all their elements are added.
+constexpr int kValueRows = 8;
+
 /// sums[q][e] = sums[q][e] * factor[q] + sum over the tokens of weight[q][i] * value[i][e].
 template <int kQueries>
 ADAMAS_INLINE void add_values(const float (*weight)[kTile], const float* factor, const Tile& tile,
                               const Tile* ahead, float* const (&sums)[kQueries]) {
   constexpr int kVectors = largest_divisor(kValueDim / kLanes, 8 / kQueries);
-  constexpr int kWidth = kVectors * kLanes;
+  constexpr int kBlocks = kValueDim / (kVectors * kLanes);
   ADAMAS_ROLLED
-  for (int e = 0; e < kValueDim; e += kWidth) {
-    Floats sum[kQueries][kVectors];
-    ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        sum[q][c] = load<Floats>(sums[q] + e + c * kLanes) * factor[q];
-    }
+  for (int first = 0; first < tile.count; first += kValueRows) {
+    const int end = smaller(first + kValueRows, tile.count);
     ADAMAS_ROLLED
-    for (int i = 0; i < tile.count; ++i) {
-      if (ahead != nullptr && i < ahead->count) prefetch_row<kWidth>(ahead->value[i] + e);
-      Floats v[kVectors];
+    for (int block = 0; block < kBlocks; ++block) {
+      if (ahead != nullptr) {  // a few rows a block: a burst would wait for the memory
+        prefetch_rows<kValueDim>(ahead->value, first + kValueRows * block / kBlocks,
+                                 smaller(first + kValueRows * (block + 1) / kBlocks, ahead->count));
+      }
+      const int e = block * kVectors * kLanes;
+      Floats sum[kQueries][kVectors];
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        v[c] = load_floats<Kv, kLanes>(tile.value[i] + e + c * kLanes);
+      for (int q = 0; q < kQueries; ++q) {
+        const float scale = first == 0 ? factor[q] : 1.0f;
+        ADAMAS_UNROLL
+        for (int c = 0; c < kVectors; ++c)
+          sum[q][c] = load<Floats>(sums[q] + e + c * kLanes) * scale;
+      }
+      ADAMAS_ROLLED
+      for (int i = first; i < end; ++i) {
+        Floats v[kVectors];
+        ADAMAS_UNROLL
+        for (int c = 0; c < kVectors; ++c)
+          v[c] = load_floats<Kv, kLanes>(tile.value[i] + e + c * kLanes);
+        ADAMAS_UNROLL
+        for (int q = 0; q < kQueries; ++q) {
+          ADAMAS_UNROLL
+          for (int c = 0; c < kVectors; ++c)
+            sum[q][c] += v[c] * weight[q][i];
+        }
+      }
       ADAMAS_UNROLL
       for (int q = 0; q < kQueries; ++q) {
         ADAMAS_UNROLL
         for (int c = 0; c < kVectors; ++c)
-          sum[q][c] += v[c] * weight[q][i];
+          store(sums[q] + e + c * kLanes, sum[q][c]);
       }
-    }
-    ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        store(sums[q] + e + c * kLanes, sum[q][c]);
     }
   }
 }
@@ -250,15 +262,6 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chun
     store(sums[q] + kValueDim, state);
   }
   add_values<kQueries>(logit, factor, tile, ahead, sums);
-}
-
-ADAMAS_FUNCTION void prefetch_tile(const Tile& tile) {
-  ADAMAS_ROLLED
-  for (int i = 0; i < tile.count; ++i)
-    prefetch_row<kHeadDim>(tile.key[i]);
-  ADAMAS_ROLLED
-  for (int i = 0; i < tile.count; ++i)
-    prefetch_row<kValueDim>(tile.value[i]);
 }
 
 #pragma clang fp contract(off)
@@ -301,7 +304,8 @@ ADAMAS_STAGE adamas_attend(const adamas_abi::Args* args, unsigned x, unsigned y,
     return next_list;
   };
   list_number = fill_next(tiles[0]);
-  prefetch_tile(tiles[0]);
+  prefetch_rows<kHeadDim>(tiles[0].key, 0, tiles[0].count);
+  prefetch_rows<kValueDim>(tiles[0].value, 0, tiles[0].count);
   ADAMAS_ROLLED
   for (int current = 0; tiles[current].count > 0; current ^= 1) {
     const int number = list_number;

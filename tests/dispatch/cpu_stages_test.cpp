@@ -32,6 +32,16 @@ TEST_CASE("CPU stages: bucket counts, estimators, query widths") {
                 .kind = RowKind::kInteger});
 }
 
+TEST_CASE("CPU stages: queries of integers, where a quotient is often a half") {
+  // Dividing by a reciprocal, or rounding halves another way, changes some integers of 512 such queries.
+  for (const int bits : {3, 5}) {
+    check_stages({.spec = fmt::format("head_dim=64 group=32 budget=8 query_bits={}", bits),
+                  .lengths = {9},
+                  .kv_heads = 16,
+                  .kind = RowKind::kInteger});
+  }
+}
+
 TEST_CASE("CPU stages: head dimensions and Hadamard sizes") {
   for (const char* dims :
        {"head_dim=16", "head_dim=96", "head_dim=112 value_dim=176", "head_dim=128 hadamard=32",
