@@ -22,8 +22,8 @@ std::string bucket_text(int buckets) {
     if (t > 0) sum += t % 6 == 0 ? " +\n           " : " + ";
     sum += fmt::format("(y > t[{}])", t);
   }
-  return "/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison gives\n"
-         "/// -1 for true, and 0 for NaN.\n"
+  return "/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison\n"
+         "/// gives -1 for true, and 0 for NaN.\n"
          "ADAMAS_INLINE I32x8 bucket(F32x8 y, const float* t) {\n"
          "  return -(" +
          sum + ");\n}\n\n";

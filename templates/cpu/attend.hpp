@@ -271,7 +271,6 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chun
 ADAMAS_STAGE adamas_attend(const adamas_abi::Args* args, unsigned x, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
-  report(*args, row.clamped ? adamas_abi::kLengthClamped : 0);
   if (row.visible() <= 0) return;
   const i64 first_head = i64(y) * kGroup;
   const bool one_list = kSelectionsPerKvHead == 1 || attends_all(*args, row);

@@ -8,8 +8,8 @@
 
 namespace adamas_cpu {
 
-/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison gives
-/// -1 for true, and 0 for NaN.
+/// Code of a rotated element: how many of the thresholds lie strictly below it. A comparison
+/// gives -1 for true, and 0 for NaN.
 ADAMAS_INLINE I32x8 bucket(F32x8 y, const float* t) {
   return -((y > t[0]) + (y > t[1]) + (y > t[2]));
 }

@@ -16,11 +16,10 @@ ADAMAS_INLINE void add_chunk(const float* partial, float weight, float* sum) {
   }
 }
 
-ADAMAS_FUNCTION void count_row(const Args& args, const Row& row) {
-  if (args.counters == nullptr) return;
-  count(args, &adamas_abi::Counters::clamped_rows, row.clamped);
+/// What the counters learn of one query head of a row.
+ADAMAS_FUNCTION void count_head(const Args& args, const Row& row) {
+  count_row(args, row, 1);
   if (row.visible() <= 0) return;
-  count(args, &adamas_abi::Counters::rows, 1);
   if (args.all_tokens != 0) {
     count(args, &adamas_abi::Counters::dense_requested, 1);
   } else if (attends_all(args, row)) {
@@ -33,7 +32,7 @@ ADAMAS_FUNCTION void count_row(const Args& args, const Row& row) {
 ADAMAS_STAGE adamas_merge(const adamas_abi::Args* args, unsigned, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
-  count_row(*args, row);
+  count_head(*args, row);
   const i64 chunks = chunks_of(*args, row, y);
 
   float max = kNoLogit;

@@ -118,7 +118,6 @@ ADAMAS_NOINLINE void prepare_lanes(const Args& args, i64 row, i64 head, i64 firs
 ADAMAS_STAGE adamas_prepare_query(const adamas_abi::Args* args, unsigned, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
-  report(*args, row.clamped ? adamas_abi::kLengthClamped : 0);
   if (row.own < 0 && args->query_codes == nullptr) return;
   ADAMAS_ROLLED
   for (int member = 0; member < kGroup; member += 8) {

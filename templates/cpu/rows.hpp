@@ -50,6 +50,14 @@ ADAMAS_FUNCTION bool attends_all(const Args& args, const Row& row) {
   return args.all_tokens != 0 || row.visible() <= args.dense_below;
 }
 
+/// Counts `heads` answered query heads of a row. Called in the last stage of an operation, once for each
+/// head.
+ADAMAS_FUNCTION void count_row(const Args& args, const Row& row, int heads) {
+  if (row.clamped) report(args, adamas_abi::kLengthClamped);
+  count(args, &adamas_abi::Counters::clamped_rows, row.clamped ? heads : 0);
+  count(args, &adamas_abi::Counters::rows, row.visible() > 0 ? heads : 0);
+}
+
 /// Tokens of a page: known at compile time where pages are blocks of a table.
 ADAMAS_INLINE i64 page_tokens(const Args& args) { return kPageTokens > 0 ? kPageTokens : args.page_tokens; }
 
@@ -79,8 +87,8 @@ ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u3
   }
 }
 
-/// The slot of number `number`; false for padding (any negative number) and for slots beyond the cache, which are
-/// reported.
+/// The slot of number `number`; false for padding (any negative number) and for slots beyond the cache, which
+/// are reported.
 ADAMAS_INLINE bool slot_of_number(const Args& args, i64 number, Slot& slot, u32& status) {
   if (number < 0) return false;
   const i64 tokens = page_tokens(args);

@@ -421,7 +421,7 @@ void Scene::check_selection() {
   run(Stage::select);
   CHECK(args_.counters->status == 0);
 
-  std::uint64_t scanned = 0;
+  std::uint64_t scanned = 0, answered = 0;
   std::int64_t wrong_integers = 0, wrong_scores = 0, wrong_selections = 0, wrong_slots = 0;
   for (int b = 0; b < batch_; ++b) {
     const oracle::Rows<float> queries = problems_[b].query_rows(config_, calls_[b]);
@@ -439,6 +439,7 @@ void Scene::check_selection() {
     for (int r = 0; r < spec_.query_rows; ++r) {
       const oracle::Range seen = oracle::visible(config_, calls_[b], case_.lengths[b], r);
       scanned += static_cast<std::uint64_t>(seen.size()) * case_.kv_heads;
+      answered += seen.size() > 0 ? heads_ : 0;
       for (int s = 0; s < selections_; ++s) {
         const std::size_t local = static_cast<std::size_t>(r) * selections_ + s;
         const std::size_t number = static_cast<std::size_t>(b) * spec_.query_rows * selections_ + local;
@@ -463,6 +464,7 @@ void Scene::check_selection() {
   CHECK(wrong_selections == 0);
   CHECK(wrong_slots == 0);
   CHECK(args_.counters->tokens_scanned == scanned);
+  CHECK(args_.counters->rows == answered);
 }
 
 void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what) {
@@ -554,6 +556,7 @@ void Scene::check_attention() {
   }
 
   const adamas_abi::Counters& counters = *args_.counters;
+  args_.counters->rows = 0;
   run_attention(decode_chunks());
   check_rows(sparse, "decode");
   const std::uint64_t attended_sparse = counters.tokens_attended;
