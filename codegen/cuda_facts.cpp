@@ -30,7 +30,7 @@ std::int64_t attend_shared_bytes(const Spec& spec, const Tuning& tuning, int hea
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
 /// their number.
 int words_at_once(int planes, int words) {
-  constexpr int kMostWordsInRegisters = 32;
+  constexpr int kMostWordsInRegisters = 16;
   if (planes * words <= kMostWordsInRegisters) return words;
   return words % 4 == 0 ? 4 : words % 2 == 0 ? 2 : words % 3 == 0 ? 3 : 1;
 }

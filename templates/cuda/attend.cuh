@@ -31,7 +31,7 @@ struct AttendShape {
   static constexpr int kValueLanes = kValueVectors < kThreads ? kValueVectors : kThreads;
   static constexpr int kSlices = kThreads / kValueLanes;
   /// Tokens whose rows a thread loads before it uses the first. Many heads have enough to do with one.
-  static constexpr int kTokensInFlight = kHeadsAtOnce <= 2 ? 4 : 1;
+  static constexpr int kTokensInFlight = kHeadsAtOnce <= 2 ? 2 : 1;
 };
 
 template <int kHeads>

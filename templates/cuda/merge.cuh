@@ -53,7 +53,7 @@ __device__ __forceinline__ void sum_slice(const float* partial, int chunks, floa
     for (int chunk = slice; chunk < chunks; chunk += kMergeSlices) {
       const float* sums = partial + chunk * static_cast<i64>(kPartialFloats);
       const float2 pair = *reinterpret_cast<const float2*>(sums + column);
-      const float factor = expf(sums[kValueDim] - base);
+      const float factor = __expf(sums[kValueDim] - base);
       first += factor * pair.x;
       second += factor * pair.y;
       weights += factor * sums[kValueDim + 1];
@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(kMergeThreads, 1)
     weights += shared.weights[slice];
   }
   float denominator = weights;
-  if constexpr (kSinkLogits) denominator += expf(__ldg(args.sink_logits + query_head) - base);
+  if constexpr (kSinkLogits) denominator += __expf(__ldg(args.sink_logits + query_head) - base);
   const i64 out = row_index * args.out_row_stride + query_head * args.out_head_stride;
 #pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < kValueDim; column += kMergeThreads) {

@@ -21,14 +21,22 @@ struct SelectShared {
   unsigned equal;  ///< tokens with this digit
 };
 
-/// The order keys of kKeysPerLoad positions from `start` (a multiple of kKeysPerLoad) on, one load.
-__device__ __forceinline__ void load_order_keys(const OrderKey* keys, const Row& row, int start,
-                                                int (&out)[kKeysPerLoad]) {
+constexpr int kTileTokens = kThreads * kKeysPerLoad;  ///< tokens that the block looks at together
+
+/// The order keys of kKeysPerLoad positions from `start` (a multiple of kKeysPerLoad) on, as they lie in
+/// memory. The loops below fetch one tile ahead.
+__device__ __forceinline__ uint4 fetch_order_keys(const OrderKey* keys, const Row& row, int start) {
+  return start <= row.own ? __ldg(reinterpret_cast<const uint4*>(keys + start)) : uint4{0, 0, 0, 0};
+}
+
+/// Fetched order keys, with forced and unseen tokens told apart.
+__device__ __forceinline__ void unpack_order_keys(const uint4& fetched, const Row& row, int start,
+                                                  int (&out)[kKeysPerLoad]) {
   union {
     uint4 words;
     OrderKey keys[kKeysPerLoad];
   } vector;
-  vector.words = __ldg(reinterpret_cast<const uint4*>(keys + start));
+  vector.words = fetched;
 #pragma unroll
   for (int i = 0; i < kKeysPerLoad; ++i) {
     const int position = start + i;
@@ -89,18 +97,20 @@ struct Threshold {
 __device__ __forceinline__ Threshold find_threshold(const OrderKey* keys, const Row& row, int begin,
                                                     unsigned wanted, SelectShared& shared) {
   int prefix = 0;  // digits found so far
-#pragma unroll
+#pragma unroll 1
   for (int digit = kDigits - 1; digit >= 0; --digit) {
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kDigitValues; i += kThreads) {
       shared.histogram[i] = 0;
     }
     __syncthreads();
-#pragma unroll 2
-    for (int start = begin + static_cast<int>(threadIdx.x) * kKeysPerLoad; start <= row.own;
-         start += kThreads * kKeysPerLoad) {
+    int start = begin + static_cast<int>(threadIdx.x) * kKeysPerLoad;
+    uint4 fetched = fetch_order_keys(keys, row, start);
+#pragma unroll 1
+    for (; start <= row.own; start += kTileTokens) {
       int loaded[kKeysPerLoad];
-      load_order_keys(keys, row, start, loaded);
+      unpack_order_keys(fetched, row, start, loaded);
+      fetched = fetch_order_keys(keys, row, start + kTileTokens);
 #pragma unroll
       for (int i = 0; i < kKeysPerLoad; ++i) {
         const bool in_play = loaded[i] != kUnseen && loaded[i] >> ((digit + 1) * kDigitBits) == prefix;
@@ -121,14 +131,13 @@ __device__ __forceinline__ Threshold find_threshold(const OrderKey* keys, const 
 __device__ __forceinline__ void list_tokens(const OrderKey* keys, const Row& row, int begin,
                                             Threshold threshold, int* positions, SelectShared& shared) {
   unsigned above_before = 0, equal_before = 0;  // in the tiles behind us
-  for (int tile = begin; tile <= row.own; tile += kThreads * kKeysPerLoad) {
-    const int start = tile + static_cast<int>(threadIdx.x) * kKeysPerLoad;
+  int start = begin + static_cast<int>(threadIdx.x) * kKeysPerLoad;
+  uint4 fetched = fetch_order_keys(keys, row, start);
+#pragma unroll 1
+  for (int tile = begin; tile <= row.own; tile += kTileTokens, start += kTileTokens) {
     int loaded[kKeysPerLoad];
-#pragma unroll
-    for (int i = 0; i < kKeysPerLoad; ++i) {
-      loaded[i] = kUnseen;
-    }
-    if (start <= row.own) load_order_keys(keys, row, start, loaded);
+    unpack_order_keys(fetched, row, start, loaded);
+    fetched = fetch_order_keys(keys, row, start + kTileTokens);
     // Two counts in one word: a tile has fewer than 2^16 tokens.
     unsigned mine = 0;
 #pragma unroll
