@@ -136,8 +136,8 @@ BenchResult measure(const Context& context, const codegen::Spec& spec, const std
   result.dense_bytes = shape.batch * dense_bytes(spec, shape.kv_heads, shape.tokens);
 
   // Enough sets that a step's codes and rows have left every cache before their turn comes again.
-  constexpr double kColdBytes = 768e6;
-  result.sets = static_cast<int>(std::clamp(kColdBytes / result.bytes, 1.0, std::max(1.0, 4e9 / result.dense_bytes)));
+  constexpr double kColdBytes = 256e6, kMostBytes = 2e9;
+  result.sets = static_cast<int>(std::clamp(kColdBytes / result.bytes, 1.0, std::max(1.0, kMostBytes / result.dense_bytes)));
   const std::int64_t key_token = std::int64_t{shape.kv_heads} * spec.head_dim;
   const std::int64_t value_token = std::int64_t{shape.kv_heads} * spec.value_dim;
   std::vector<DataSet> sets;
