@@ -17,8 +17,9 @@
  * - Structs begin with `struct_size = sizeof(the struct)`; fields added later read as zero for older callers.
  * - "Device memory" is the context's device: GPU memory for "cuda:N", ordinary memory for "cpu".
  * - Strides count elements of the pointed-to type. Tensors' last dimension is dense (stride 1).
- * - Alignment: on CUDA query, key, value, codes, out, workspace and counters start at multiples of 16 bytes, and their
- *   strides are multiples of 16 bytes; every other array, and all of them on the CPU, is aligned to its element.
+ * - Alignment: workspace and counters start at multiples of 16 bytes. On CUDA query, key, value, codes and out do too,
+ *   and their strides are multiples of 16 bytes; every other array, and all of them on the CPU, is aligned to its
+ *   element.
  * - `stream` is a CUstream (NULL: the default stream); the CPU runs before the call returns and ignores it.
  * - encode, select, attend, decode, dense, codes_* and counters_* only enqueue: they never compile, load, allocate,
  *   synchronise or read device memory on the host, and may be captured in a CUDA graph. A call that returns an error

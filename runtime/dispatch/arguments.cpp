@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "codegen/error.hpp"
@@ -119,8 +122,12 @@ class Checker {
   const Kernel& kernel_;
 };
 
+/// Grids count in 31 bits, as slots do.
 void check_count(std::int64_t count) {
-  if (count < 0) refuse("count", fmt::to_string(count), "must not be negative");
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (count < 0 || count > kMost) {
+    refuse("count", fmt::to_string(count), fmt::format("must be 0..{}", kMost));
+  }
 }
 
 RowStrides or_dense(std::int64_t row, std::int64_t head, int heads, int dim) {
@@ -157,9 +164,11 @@ void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas
   if (needs.cache) {
     check.keys(call.cache);
     check.values(call.cache);
-    if (!(call.scale >= 0)) refuse("scale", fmt::to_string(call.scale), "must be positive, or 0 for 1/sqrt(head_dim)");
-    if (spec.soft_cap && !(call.soft_cap > 0)) {
-      refuse("soft_cap", fmt::to_string(call.soft_cap), "must be positive in a Spec with soft_cap=on");
+    if (!(call.scale >= 0) || std::isinf(call.scale)) {
+      refuse("scale", fmt::to_string(call.scale), "must be positive and finite, or 0 for 1/sqrt(head_dim)");
+    }
+    if (spec.soft_cap && (!(call.soft_cap > 0) || std::isinf(call.soft_cap))) {
+      refuse("soft_cap", fmt::to_string(call.soft_cap), "must be positive and finite in a Spec with soft_cap=on");
     }
     if (spec.sink_logits) check_pointer("sink_logits", call.sink_logits, alignof(float));
   }

@@ -72,7 +72,8 @@ Struct sized_copy(const Struct* given, const char* what) {
                          fmt::to_string(given->struct_size), fmt::format("must be sizeof(struct), {} here",
                                                                          sizeof(Struct)));
   }
-  Struct copy{};
+  Struct copy;
+  std::memset(static_cast<void*>(&copy), 0, sizeof(Struct));  // not the defaults that C++ callers start from
   std::memcpy(&copy, given, std::min(given->struct_size, sizeof(Struct)));
   return copy;
 }

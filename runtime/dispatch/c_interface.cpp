@@ -2,7 +2,9 @@
 #include <adamas/adamas.h>
 
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <utility>
 
 #include "runtime/dispatch/boundary.hpp"
@@ -17,6 +19,7 @@ using runtime::check_out;
 using runtime::checked_handle;
 using runtime::error_scope;
 using runtime::guarded;
+using runtime::HandleStore;
 using runtime::Magic;
 using runtime::sized_copy;
 using runtime::sized_fill;
@@ -43,12 +46,12 @@ runtime::Capacity capacity_of(const adamas_capacity* given) {
 std::string text_or_empty(const char* text) { return text == nullptr ? "" : text; }
 
 adamas_kernel* make_handle(std::shared_ptr<const runtime::Kernel> kernel) {
-  auto handle = std::make_unique<adamas_kernel>();
-  handle->spec = kernel->spec().text();
-  handle->tuning = kernel->tuning().text();
-  handle->layout_id = kernel->device().generator().layout_id(kernel->spec());
-  handle->kernel = std::move(kernel);
-  return handle.release();
+  adamas_kernel handle;
+  handle.spec = kernel->spec().text();
+  handle.tuning = kernel->tuning().text();
+  handle.layout_id = kernel->device().generator().layout_id(kernel->spec());
+  handle.kernel = std::move(kernel);
+  return HandleStore<adamas_kernel>::put(std::move(handle));
 }
 
 runtime::Context& live_context(adamas_context* handle) {
@@ -72,8 +75,14 @@ const runtime::Plan& live_plan(const adamas_plan* handle) {
 template <class Handle>
 void destroy(Handle* handle, Magic magic) {
   if (handle == nullptr || handle->magic != magic) return;
-  handle->magic = Magic::destroyed;
-  delete handle;
+  const Handle content = HandleStore<Handle>::take(handle);
+}
+
+void check_counters(const void* counters) {
+  check_out(counters, "counters");
+  if (reinterpret_cast<std::uintptr_t>(counters) % 16 != 0) {
+    throw Error(ADAMAS_INVALID_ARGUMENT, "counters", fmt::format("{}", counters), "must be aligned to 16 bytes");
+  }
 }
 
 using CallOperation = void (*)(const runtime::Plan&, const adamas_call&, runtime::Stream);
@@ -122,18 +131,18 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
     const auto given = sized_copy(options, "options");
     if (given.threads < 0) {
       throw Error(ADAMAS_INVALID_ARGUMENT, "options.threads", fmt::to_string(given.threads),
-                  "must be 0 (one a core) or more");
+                  "must not be negative", "0 takes one for each CPU the process may use");
     }
-    auto handle = std::make_unique<adamas_context>();
-    handle->context = std::make_shared<runtime::Context>(
+    adamas_context handle;
+    handle.context = std::make_shared<runtime::Context>(
         given.device == nullptr ? "auto" : given.device,
-        given.cache_dir == nullptr ? runtime::Cache::default_directory() : given.cache_dir, given.threads,
+        given.cache_dir == nullptr ? std::nullopt : std::optional<std::string>(given.cache_dir), given.threads,
         log_function(given));
-    const runtime::Device& device = handle->context->device();
-    handle->device_id = device.id();
-    handle->device_name = device.name();
-    handle->target = device.targets().front();
-    *out = handle.release();
+    const runtime::Device& device = handle.context->device();
+    handle.device_id = device.id();
+    handle.device_name = device.name();
+    handle.target = device.targets().front();
+    *out = HandleStore<adamas_context>::put(std::move(handle));
   });
 }
 
@@ -173,12 +182,12 @@ adamas_status adamas_prepare_async(adamas_context* ctx, const char* spec, const 
     const std::string spec_text = text_or_empty(spec), tuning_text = text_or_empty(tuning);
     const auto wanted = capacity_of(capacity);
     runtime::Kernel::check(live_context(ctx), spec_text, tuning_text, wanted);
-    auto handle = std::make_unique<adamas_future>();
-    handle->context = ctx->context;
-    handle->result = std::async(std::launch::async, [context = ctx->context, spec_text, tuning_text, wanted] {
-                       return runtime::Kernel::prepare(context, spec_text, tuning_text, wanted);
-                     }).share();
-    *out = handle.release();
+    adamas_future handle;
+    handle.context = ctx->context;
+    handle.result = std::async(std::launch::async, [context = ctx->context, spec_text, tuning_text, wanted] {
+                      return runtime::Kernel::prepare(context, spec_text, tuning_text, wanted);
+                    }).share();
+    *out = HandleStore<adamas_future>::put(std::move(handle));
   });
 }
 
@@ -228,9 +237,9 @@ adamas_status adamas_plan_create(const adamas_kernel* kernel, const adamas_plan_
     *out = nullptr;
     live_kernel(kernel);
     const auto given = sized_copy(options, "options");
-    auto handle = std::make_unique<adamas_plan>();
-    handle->plan = std::make_shared<const runtime::Plan>(kernel->kernel, given.batch, given.dense_below);
-    *out = handle.release();
+    adamas_plan handle;
+    handle.plan = std::make_shared<const runtime::Plan>(kernel->kernel, given.batch, given.dense_below);
+    *out = HandleStore<adamas_plan>::put(std::move(handle));
   });
 }
 
@@ -280,14 +289,14 @@ adamas_status adamas_dense(const adamas_plan* plan, const adamas_call* call, voi
 
 adamas_status adamas_counters_clear(adamas_context* ctx, void* counters, void* stream) {
   return guarded(error_scope(ctx, Magic::context), [&] {
-    check_out(counters, "counters");
+    check_counters(counters);
     live_context(ctx).device().clear(counters, ADAMAS_COUNTERS_BYTES, stream);
   });
 }
 
 adamas_status adamas_counters_read(adamas_context* ctx, const void* counters, adamas_counters* host, void* stream) {
   return guarded(error_scope(ctx, Magic::context), [&] {
-    check_out(counters, "counters");
+    check_counters(counters);
     check_out(host, "host");
     live_context(ctx).device().copy_to_host_async(host, counters, ADAMAS_COUNTERS_BYTES, stream);
   });
@@ -304,13 +313,13 @@ adamas_status adamas_calibrate(adamas_context* ctx, const char* spec, const adam
                                                         .key_count = given.key_count,
                                                         .query_count = given.query_count,
                                                         .kv_heads = given.kv_heads});
-    std::copy(thresholds.key.begin(), thresholds.key.end(), given.key_thresholds);
     if (given.query_thresholds != nullptr) {
       if (thresholds.query.empty()) {
         throw Error(ADAMAS_INVALID_ARGUMENT, "queries", "none", "query thresholds need sample queries");
       }
       std::copy(thresholds.query.begin(), thresholds.query.end(), given.query_thresholds);
     }
+    std::copy(thresholds.key.begin(), thresholds.key.end(), given.key_thresholds);
   });
 }
 

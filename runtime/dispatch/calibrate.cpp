@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <string>
 
 #include "codegen/error.hpp"
 #include "runtime/numbers.hpp"
@@ -65,6 +66,10 @@ void append_thresholds(std::vector<float>& out, int buckets, double factor) {
 }  // namespace
 
 Thresholds calibrate(const codegen::Spec& spec, const Samples& samples) {
+  if (spec.kv_type == codegen::ElementType::f8e4m3fn || spec.kv_type == codegen::ElementType::q8_0) {
+    throw Error(ADAMAS_UNSUPPORTED, "kv_type", std::string(codegen::name(spec.kv_type)),
+                "is not a type that samples can have", "calibrate on keys in f16, bf16 or f32");
+  }
   if (samples.kv_heads < 1) {
     throw Error(ADAMAS_INVALID_ARGUMENT, "kv_heads", fmt::to_string(samples.kv_heads), "must be at least 1");
   }

@@ -18,9 +18,9 @@ std::uint64_t next_id() {
 
 }  // namespace
 
-Context::Context(const std::string& device, const std::string& cache_dir, int threads, LogFn log)
+Context::Context(const std::string& device, std::optional<std::string> cache_dir, int threads, LogFn log)
     : device_(open_device(device, threads)),
-      cache_(std::make_unique<Cache>(cache_dir, std::move(log))),
+      cache_(std::make_unique<Cache>(std::move(cache_dir), std::move(log))),
       id_(next_id()),
       process_(getpid()) {}
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/cache/cache.hpp"
@@ -15,8 +16,8 @@ namespace adamas::runtime {
 class Context {
  public:
   /// @param device     "auto", "cpu", "cuda:N"
-  /// @param cache_dir  "" = memory only
-  Context(const std::string& device, const std::string& cache_dir, int threads, LogFn log);
+  /// @param cache_dir  none = the default folder, "" = memory only
+  Context(const std::string& device, std::optional<std::string> cache_dir, int threads, LogFn log);
 
   const Device& device() const { return *device_; }
   Cache& cache() const { return *cache_; }

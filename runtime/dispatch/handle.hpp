@@ -1,9 +1,13 @@
 // Handles of the C interface: a magic number that tells type and liveness, and a shared reference to the real thing.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <future>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include "runtime/dispatch/context.hpp"
 #include "runtime/dispatch/kernel.hpp"
@@ -17,6 +21,49 @@ enum class Magic : std::uint64_t {
   plan = 0x6e616c70'5f6d6441,
   future = 0x65727574'75666441,
   destroyed = 0xdeaddead'deaddead,
+};
+
+/// Where the handles of one type live. Their memory is never given back, so that a destroyed handle can be read and
+/// told from a live one; it serves a new handle only after many others have been destroyed.
+template <class Handle>
+class HandleStore {
+ public:
+  static Handle* put(Handle handle) {
+    HandleStore& store = instance();
+    const std::lock_guard lock(store.mutex_);
+    Handle* place = nullptr;
+    if (store.destroyed_.size() > kKept) {
+      place = store.destroyed_.front();
+      store.destroyed_.pop_front();
+    } else {
+      place = &store.handles_.emplace_back();
+    }
+    *place = std::move(handle);
+    return place;
+  }
+
+  /// @return  what the handle held, for the caller to let go of
+  static Handle take(Handle* handle) {
+    Handle content = std::move(*handle);
+    *handle = Handle{};
+    handle->magic = Magic::destroyed;
+    HandleStore& store = instance();
+    const std::lock_guard lock(store.mutex_);
+    store.destroyed_.push_back(handle);
+    return content;
+  }
+
+ private:
+  static constexpr std::size_t kKept = 1024;
+
+  static HandleStore& instance() {
+    static auto* const store = new HandleStore;  // outlives handles that static objects of the host destroy
+    return *store;
+  }
+
+  std::mutex mutex_;
+  std::deque<Handle> handles_;  // never shrinks: addresses stay
+  std::deque<Handle*> destroyed_;
 };
 
 }  // namespace adamas::runtime

@@ -157,6 +157,7 @@ void select(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call, {.operation = "select", .codes = true, .selection = true});
   Args args = call_args(plan, plan.workspace(), call);
   put_selection(args, plan.workspace(), call);
+  args.out = nullptr;  // select has none, whatever the caller's block holds: by this its last stage knows to count
   args.out_scores = call.scores;
   args.query_codes = call.query_codes;
   launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select}, plan.shape(), args, stream);

@@ -1,0 +1,35 @@
+# Takes the first ```cpp block out of README, compares it with example.cpp, compiles and runs it.
+# -DREADME=, -DEXAMPLE=, -DCXX=, -DINCLUDE=, -DLIBRARY=, -DFOLDER= (to work in).
+cmake_policy(SET CMP0053 NEW)
+if(NOT EXISTS ${README})
+  message(FATAL_ERROR "${README} does not exist")
+endif()
+file(READ ${README} text)
+set(fence "```cpp\n")
+string(FIND "${text}" "${fence}" begin)
+if(begin EQUAL -1)
+  message(FATAL_ERROR "${README} has no ```cpp block; it must show ${EXAMPLE}")
+endif()
+string(LENGTH "${fence}" skip)
+math(EXPR begin "${begin} + ${skip}")
+string(SUBSTRING "${text}" ${begin} -1 text)
+string(FIND "${text}" "```" end)
+if(end EQUAL -1)
+  message(FATAL_ERROR "the first ```cpp block of ${README} has no end")
+endif()
+string(SUBSTRING "${text}" 0 ${end} block)
+file(READ ${EXAMPLE} example)
+if(NOT block STREQUAL example)
+  message(FATAL_ERROR "the first ```cpp block of ${README} is not the text of ${EXAMPLE}:\n${block}")
+endif()
+
+get_filename_component(library_folder ${LIBRARY} DIRECTORY)
+file(WRITE ${FOLDER}/readme_example.cpp "${block}")
+execute_process(
+  COMMAND ${CXX} -std=c++20 -Wall -Wextra -Werror -I${INCLUDE} ${FOLDER}/readme_example.cpp -o
+          ${FOLDER}/readme_example ${LIBRARY} -Wl,-rpath,${library_folder}
+  COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${FOLDER}/readme_example OUTPUT_VARIABLE said COMMAND_ERROR_IS_FATAL ANY)
+if(NOT said MATCHES "^(cpu|cuda:[0-9]+) says 42\n$")
+  message(FATAL_ERROR "the example of ${README} printed: ${said}")
+endif()
