@@ -1,5 +1,5 @@
-// Number formats on the host: one element of any plain type, widened to float32. Exact; for samples and tools, where
-// a few nanoseconds an element do not matter.
+// Number formats on the host: one element of any plain type, widened to float32. Exact; for samples and
+// tools, where a few nanoseconds an element do not matter.
 #pragma once
 
 #include <bit>
@@ -17,7 +17,8 @@ inline float half_to_float(std::uint16_t bits) {
   const int mantissa = bits & 1023;
   float magnitude;
   if (exponent == 31) {
-    magnitude = mantissa != 0 ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+    magnitude =
+        mantissa != 0 ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
   } else if (exponent == 0) {
     magnitude = std::ldexp(static_cast<float>(mantissa), -24);
   } else {

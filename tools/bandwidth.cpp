@@ -1,4 +1,5 @@
-// Bandwidth probe: a kernel that only reads, compiled and launched as the product's own are. See bandwidth.hpp.
+// Bandwidth probe: a kernel that only reads, compiled and launched as the product's own are. See
+// bandwidth.hpp.
 #include "tools/bandwidth.hpp"
 
 #include <fmt/format.h>
@@ -19,8 +20,8 @@ using codegen::Stage;
 constexpr std::int64_t kBytes = std::int64_t{512} << 20;
 constexpr std::uint32_t kItems = 2048;  // work items of a pass; each reads one contiguous piece
 
-// Both take args.keys and args.count (bytes an item); the sum is stored only if it is a value it never is, so that no
-// compiler drops the loads.
+// Both take args.keys and args.count (bytes an item); the sum is stored only if it is a value it never is, so
+// that no compiler drops the loads.
 constexpr const char* kCudaSource = R"(
 extern "C" __global__ void __launch_bounds__(256) adamas_scan(const __grid_constant__ adamas_abi::Args args) {
   const uint4* piece = (const uint4*)((const char*)args.keys + blockIdx.x * args.count);
@@ -56,9 +57,13 @@ extern "C" __attribute__((visibility("default"))) void adamas_scan(const adamas_
 double measure_bandwidth(const runtime::Device& device) {
   const bool cuda = device.generator().language() == "cuda";
   const std::string target = device.targets().front();
-  const std::string source = std::string(codegen::embedded_template("args.h")) + (cuda ? kCudaSource : kCpuSource);
-  const auto binary = device.compiler()->compile(
-      {.name = "bandwidth", .source = source, .target = target, .options = {}, .spec_text = "read bandwidth probe"});
+  const std::string source =
+      std::string(codegen::embedded_template("args.h")) + (cuda ? kCudaSource : kCpuSource);
+  const auto binary = device.compiler()->compile({.name = "bandwidth",
+                                                  .source = source,
+                                                  .target = target,
+                                                  .options = {},
+                                                  .spec_text = "read bandwidth probe"});
   const std::vector stages{Stage::scan};
   const auto module = device.load("bandwidth", binary.binary, stages);
 
@@ -76,7 +81,8 @@ double measure_bandwidth(const runtime::Device& device) {
   constexpr int kPasses = 6, kLaunches = 4;
   for (int pass = 0; pass < kPasses; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < kLaunches; ++i) module->launch(Stage::scan, grid, args, nullptr);
+    for (int i = 0; i < kLaunches; ++i)
+      module->launch(Stage::scan, grid, args, nullptr);
     device.synchronize(nullptr);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, static_cast<double>(kBytes) * kLaunches / seconds / 1e9);

@@ -5,8 +5,8 @@
 
 namespace adamas::tools {
 
-/// Gigabytes a second, the best of a few passes over a buffer far larger than the caches. Compiles two small kernels'
-/// worth of source with the device's own compiler. @throws codegen::Error when that is unavailable.
+/// Gigabytes a second, the best of a few passes over a buffer far larger than the caches. Compiles two small
+/// kernels' worth of source with the device's own compiler. @throws codegen::Error when that is unavailable.
 double measure_bandwidth(const runtime::Device& device);
 
 }  // namespace adamas::tools

@@ -1,11 +1,11 @@
-// `adamas bench`: median time of a decode step on random data, against the library's own dense decode and against the
-// memory's measured bandwidth.
+// `adamas bench`: median time of a decode step on random data, against the library's own dense decode and
+// against the memory's measured bandwidth.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
-#include <cstdint>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -73,7 +73,8 @@ std::vector<BenchShape> parse_shapes(const std::string& text) {
   std::vector<BenchShape> shapes;
   for (const auto b : batches) {
     for (const auto h : heads) {
-      for (const auto t : tokens) shapes.push_back({static_cast<int>(b), static_cast<int>(h), t});
+      for (const auto t : tokens)
+        shapes.push_back({static_cast<int>(b), static_cast<int>(h), t});
     }
   }
   return shapes;
@@ -83,7 +84,8 @@ std::vector<BenchShape> parse_shapes(const std::string& text) {
 std::vector<std::byte> random_rows(std::size_t elements, ElementType type, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal(0.0F, 48.0F);
-  // Rows are cut from a pool at random places: filling gigabytes from a generator would take longer than the bench.
+  // Rows are cut from a pool at random places: filling gigabytes from a generator would take longer than the
+  // bench.
   constexpr std::size_t kPool = std::size_t{1} << 20, kRun = 512;
   const std::size_t width = codegen::element_bytes(type);
   std::vector<std::byte> pool(kPool * width);
@@ -93,7 +95,8 @@ std::vector<std::byte> random_rows(std::size_t elements, ElementType type, std::
     std::uint32_t stored = bits;
     if (type == ElementType::bf16) stored = bits >> 16;
     if (type == ElementType::f16) {
-      stored = value == 0 ? 0 : (bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023);
+      stored =
+          value == 0 ? 0 : (bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023);
     }
     std::memcpy(pool.data() + i * width, &stored, width);
   }
@@ -124,7 +127,8 @@ BenchResult measure(const Context& context, const codegen::Spec& spec, const std
   const std::int64_t page_tokens = paged ? spec.page_size : shape.tokens;
   const std::int64_t slots = pages_each * page_tokens * shape.batch;
   const Kernel kernel = context.prepare(
-      spec.text(), {.max_batch = shape.batch, .kv_heads = shape.kv_heads, .max_tokens = shape.tokens}, tuning);
+      spec.text(), {.max_batch = shape.batch, .kv_heads = shape.kv_heads, .max_tokens = shape.tokens},
+      tuning);
   const Plan plan = kernel.plan({.batch = shape.batch, .dense_below = 0});
   BenchResult result;
   const auto info = kernel.info();
@@ -137,7 +141,8 @@ BenchResult measure(const Context& context, const codegen::Spec& spec, const std
 
   // Enough sets that a step's codes and rows have left every cache before their turn comes again.
   constexpr double kColdBytes = 256e6, kMostBytes = 2e9;
-  result.sets = static_cast<int>(std::clamp(kColdBytes / result.bytes, 1.0, std::max(1.0, kMostBytes / result.dense_bytes)));
+  result.sets = static_cast<int>(
+      std::clamp(kColdBytes / result.bytes, 1.0, std::max(1.0, kMostBytes / result.dense_bytes)));
   const std::int64_t key_token = std::int64_t{shape.kv_heads} * spec.head_dim;
   const std::int64_t value_token = std::int64_t{shape.kv_heads} * spec.value_dim;
   std::vector<DataSet> sets;
@@ -151,18 +156,19 @@ BenchResult measure(const Context& context, const codegen::Spec& spec, const std
   const std::size_t rows = static_cast<std::size_t>(shape.batch) * spec.query_rows;
   const auto query =
       context.upload<std::byte>(random_rows(rows * query_heads * spec.head_dim, spec.q_type, 0x51));
-  const auto out = context.allocate<std::byte>(rows * query_heads * spec.value_dim * codegen::element_bytes(spec.out_type));
+  const auto out = context.allocate<std::byte>(rows * query_heads * spec.value_dim *
+                                               codegen::element_bytes(spec.out_type));
   const auto workspace =
       context.allocate<std::byte>(std::max(plan.info().workspace_bytes, plan.info().dense_workspace_bytes));
   std::vector<std::int32_t> page_list(static_cast<std::size_t>(pages_each * shape.batch));
   std::iota(page_list.begin(), page_list.end(), 0);
   const auto table = context.upload<std::int32_t>(page_list);
-  const auto lengths =
-      context.upload<std::int32_t>(std::vector<std::int32_t>(shape.batch, static_cast<std::int32_t>(shape.tokens)));
+  const auto lengths = context.upload<std::int32_t>(
+      std::vector<std::int32_t>(shape.batch, static_cast<std::int32_t>(shape.tokens)));
   std::vector<float> points(static_cast<std::size_t>(shape.kv_heads) * (spec.buckets - 1));
   for (std::size_t i = 0; i < points.size(); ++i) {
-    points[i] = (static_cast<float>(i % (spec.buckets - 1)) + 1 - static_cast<float>(spec.buckets) / 2) * 2.4F /
-                static_cast<float>(spec.buckets);
+    points[i] = (static_cast<float>(i % (spec.buckets - 1)) + 1 - static_cast<float>(spec.buckets) / 2) *
+                2.4F / static_cast<float>(spec.buckets);
   }
   const auto thresholds = context.upload<float>(points);
   const auto sinks = context.upload<float>(std::vector<float>(query_heads, 0.0F));
@@ -180,7 +186,10 @@ BenchResult measure(const Context& context, const codegen::Spec& spec, const std
                  .table_stride = pages_each};
   };
   for (const DataSet& set : sets) {
-    kernel.encode({.cache = cache_of(set), .codes = set.codes.data(), .count = slots, .key_thresholds = thresholds.data()});
+    kernel.encode({.cache = cache_of(set),
+                   .codes = set.codes.data(),
+                   .count = slots,
+                   .key_thresholds = thresholds.data()});
   }
   const auto call_for = [&](int step) {
     const DataSet& set = sets[static_cast<std::size_t>(step) % sets.size()];
@@ -254,10 +263,12 @@ int run(const Options& options) {
              context.info().device_name, bandwidth, spec.text());
   table.print();
   fmt::print(
-      "\nus        one decode step of the whole batch, median (p10, p90) over passes of steps enqueued back to back\n"
+      "\nus        one decode step of the whole batch, median (p10, p90) over passes of steps enqueued back "
+      "to back\n"
       "dense     this library's own dense decode of the same shape, in the same run\n"
       "roofline  time to read the step's bytes at the measured bandwidth, over the time it took\n"
-      "Random data; several caches in turn, so that a step finds none of its own data in the machine's caches.\n");
+      "Random data; several caches in turn, so that a step finds none of its own data in the machine's "
+      "caches.\n");
   return 0;
 }
 
@@ -269,7 +280,8 @@ void add_bench(CLI::App& app, Action& chosen) {
   command->add_option("--device", options->device, "auto, cpu or cuda:N")->capture_default_str();
   command->add_option("--spec", options->spec, "Spec keys; what is left out takes its default");
   command->add_option("--tuning", options->tuning, "Tuning keys");
-  command->add_option("--shapes", options->shapes, "lists of batch=, kv_heads=, tokens=; their product is run")
+  command
+      ->add_option("--shapes", options->shapes, "lists of batch=, kv_heads=, tokens=; their product is run")
       ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object a line");
   command->footer(

@@ -40,8 +40,9 @@ int run(const Options& options) {
     add("key", thresholds[i].key);
     add("query", thresholds[i].query);
   }
-  write_safetensors(options.out, tensors,
-                    {{"model", options.model}, {"text", options.text}, {"buckets", fmt::to_string(options.buckets)}});
+  write_safetensors(
+      options.out, tensors,
+      {{"model", options.model}, {"text", options.text}, {"buckets", fmt::to_string(options.buckets)}});
 
   if (options.json) {
     print_json({{"out", options.out}, {"layers", layers.size()}, {"buckets", options.buckets}});
@@ -51,7 +52,8 @@ int run(const Options& options) {
   for (std::size_t i = 0; i < layers.size(); ++i) {
     for (int head = 0; head < layers[i].kv_heads; ++head) {
       const auto last = static_cast<std::size_t>(head + 1) * (options.buckets - 1) - 1;
-      table.add({fmt::to_string(layers[i].index), fmt::to_string(head), fmt::format("{:.4f}", thresholds[i].key[last]),
+      table.add({fmt::to_string(layers[i].index), fmt::to_string(head),
+                 fmt::format("{:.4f}", thresholds[i].key[last]),
                  fmt::format("{:.4f}", thresholds[i].query[last])});
     }
   }
@@ -73,7 +75,8 @@ void add_calibrate(CLI::App& app, Action& chosen) {
   command->add_option("--model", options->model, "name of the model, kept in the file");
   command->add_option("--text", options->text, "name of the text, kept in the file");
   command->add_flag("--json", options->json, "one JSON object");
-  command->footer("Example:\n  adamas calibrate dump.safetensors --out thresholds.safetensors --model SmolLM2-135M");
+  command->footer(
+      "Example:\n  adamas calibrate dump.safetensors --out thresholds.safetensors --model SmolLM2-135M");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

@@ -1,5 +1,5 @@
-// The subcommands of `adamas`, one file each, and what they share: output for people (tables) or machines (--json),
-// progress on stderr, exit codes 0 (done), 1 (failed), 2 (usage).
+// The subcommands of `adamas`, one file each, and what they share: output for people (tables) or machines
+// (--json), progress on stderr, exit codes 0 (done), 1 (failed), 2 (usage).
 #pragma once
 
 #include <cstdio>

@@ -24,10 +24,14 @@ using codegen::Error;
 
 ElementType element_type(const SafetensorsFile& file, const Tensor& tensor) {
   switch (tensor.dtype) {
-    case DType::kF16: return ElementType::f16;
-    case DType::kBF16: return ElementType::bf16;
-    case DType::kF32: return ElementType::f32;
-    default: refuse(file, tensor, "must be F16, BF16 or F32");
+    case DType::kF16:
+      return ElementType::f16;
+    case DType::kBF16:
+      return ElementType::bf16;
+    case DType::kF32:
+      return ElementType::f32;
+    default:
+      refuse(file, tensor, "must be F16, BF16 or F32");
   }
 }
 
@@ -53,7 +57,8 @@ DumpLayer load_layer(const SafetensorsFile& file, int index) {
       if (extent < 1 || extent > (1U << 30)) refuse(file, *tensor, "must have 1 .. 2^30 in every dimension");
     }
   }
-  if (k.shape[0] != v.shape[0] || k.shape[1] != v.shape[1]) refuse(file, v, "must have the tokens and heads of k");
+  if (k.shape[0] != v.shape[0] || k.shape[1] != v.shape[1])
+    refuse(file, v, "must have the tokens and heads of k");
   if (k.shape[2] != q.shape[2]) refuse(file, q, "must have the head_dim of k");
   if (q.shape[1] % k.shape[1] != 0) refuse(file, q, "must have a multiple of k's heads");
   if (q.shape[0] > k.shape[0]) refuse(file, q, "must not have more queries than k has tokens");
@@ -97,11 +102,13 @@ std::vector<DumpLayer> load_dump(const std::string& path) {
     if (const int index = layer_of(tensor.name); index >= 0) indexes[index] = true;
   }
   if (indexes.empty()) {
-    throw Error(ADAMAS_IO_ERROR, path, "", "has no tensor named layerN.q",
-                "a dump holds layerN.q [queries, heads, head_dim], layerN.k and layerN.v [tokens, K/V heads, dim]");
+    throw Error(
+        ADAMAS_IO_ERROR, path, "", "has no tensor named layerN.q",
+        "a dump holds layerN.q [queries, heads, head_dim], layerN.k and layerN.v [tokens, K/V heads, dim]");
   }
   std::vector<DumpLayer> layers;
-  for (const auto& [index, present] : indexes) layers.push_back(load_layer(file, index));
+  for (const auto& [index, present] : indexes)
+    layers.push_back(load_layer(file, index));
   return layers;
 }
 
@@ -114,13 +121,15 @@ LayerThresholds calibrate_layer(const DumpLayer& layer, const codegen::Spec& spe
   return {std::move(thresholds.key), std::move(thresholds.query)};
 }
 
-LayerThresholds load_thresholds(const SafetensorsFile& file, const DumpLayer& layer, const codegen::Spec& spec) {
+LayerThresholds load_thresholds(const SafetensorsFile& file, const DumpLayer& layer,
+                                const codegen::Spec& spec) {
   const auto heads = static_cast<std::size_t>(layer.kv_heads);
   const auto count = static_cast<std::size_t>(spec.buckets - 1);
   LayerThresholds thresholds;
   thresholds.key = threshold_tensor(file, fmt::format("layer{}.key_thresholds", layer.index), heads, count);
   if (spec.estimator == codegen::Estimator::manhattan) {
-    thresholds.query = threshold_tensor(file, fmt::format("layer{}.query_thresholds", layer.index), heads, count);
+    thresholds.query =
+        threshold_tensor(file, fmt::format("layer{}.query_thresholds", layer.index), heads, count);
   }
   return thresholds;
 }
@@ -130,7 +139,8 @@ std::string sample_path() {
   constexpr const char* kName = "smollm2-135m-kjv.safetensors";
   std::error_code failed;
   fs::path folder = fs::read_symlink("/proc/self/exe", failed).parent_path();
-  // Installed: <prefix>/bin beside <prefix>/share/adamas. Built: some folders below the checkout's tests/data.
+  // Installed: <prefix>/bin beside <prefix>/share/adamas. Built: some folders below the checkout's
+  // tests/data.
   for (int up = 0; up < 5 && !folder.empty(); ++up, folder = folder.parent_path()) {
     for (const fs::path& place : {folder / "share/adamas" / kName, folder / "tests/data" / kName}) {
       if (fs::is_regular_file(place, failed)) return place.string();

@@ -1,6 +1,6 @@
 // A q/k/v dump: what attention saw in one layer of a real model, after RoPE. Layout of the bundled sample:
-// `layerN.q` [queries, query heads, head_dim], `layerN.k` [tokens, K/V heads, head_dim], `layerN.v` [tokens, K/V heads,
-// value_dim]; query i sits at position tokens - queries + i and sees tokens 0 .. its own.
+// `layerN.q` [queries, query heads, head_dim], `layerN.k` [tokens, K/V heads, head_dim], `layerN.v` [tokens,
+// K/V heads, value_dim]; query i sits at position tokens - queries + i and sees tokens 0 .. its own.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ struct DumpLayer {
   std::string spec_text() const;
 };
 
-/// All layers of a file, in rising order. @throws codegen::Error(ADAMAS_IO_ERROR) naming file, tensor and rule.
+/// All layers of a file, in rising order. @throws codegen::Error(ADAMAS_IO_ERROR) naming file, tensor and
+/// rule.
 std::vector<DumpLayer> load_dump(const std::string& path);
 
 /// Thresholds of one layer: [K/V heads, buckets - 1] each; `query` may be empty.
@@ -37,7 +38,8 @@ struct LayerThresholds {
 /// From the layer's own keys and queries.
 LayerThresholds calibrate_layer(const DumpLayer& layer, const codegen::Spec& spec);
 /// From a thresholds file. @throws codegen::Error when the layer is missing or its shape does not fit.
-LayerThresholds load_thresholds(const SafetensorsFile& file, const DumpLayer& layer, const codegen::Spec& spec);
+LayerThresholds load_thresholds(const SafetensorsFile& file, const DumpLayer& layer,
+                                const codegen::Spec& spec);
 
 /// The bundled sample, beside the program in a build tree or an installation. @throws codegen::Error.
 std::string sample_path();

@@ -1,4 +1,5 @@
-// `adamas eval` and `adamas demo`: accuracy and time of sparse decode on a dump of a real model, as a table or JSON.
+// `adamas eval` and `adamas demo`: accuracy and time of sparse decode on a dump of a real model, as a table
+// or JSON.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -50,16 +51,16 @@ nlohmann::ordered_json json_of(const EvalRow& row) {
 void describe(const EvalHeader& header) {
   fmt::print("device     {} ({})\n", header.device, header.device_name);
   for (const DumpLayer& layer : header.layers) {
-    fmt::print("layer {:<4} {} queries over {} tokens, {} query heads, {} K/V heads, head_dim {}, {}\n", layer.index,
-               layer.queries, layer.tokens, layer.query_heads, layer.kv_heads, layer.head_dim,
+    fmt::print("layer {:<4} {} queries over {} tokens, {} query heads, {} K/V heads, head_dim {}, {}\n",
+               layer.index, layer.queries, layer.tokens, layer.query_heads, layer.kv_heads, layer.head_dim,
                codegen::name(layer.kv_type));
   }
 }
 
 int run(const Options& options) {
   Progress progress(options.json);
-  Table table({"layer", "estimator", "budget", "recall", "mass", "rel_err", "us", "dense us", "speed-up", "MB read",
-               "dense MB", "kernels"});
+  Table table({"layer", "estimator", "budget", "recall", "mass", "rel_err", "us", "dense us", "speed-up",
+               "MB read", "dense MB", "kernels"});
   EvalHeader header;
   int compiles = 0;
   evaluate(
@@ -69,8 +70,8 @@ int run(const Options& options) {
         compiles += row.compiles;
         table.add({fmt::to_string(row.layer), row.estimator, fmt::to_string(row.budget),
                    fmt::format("{:.4f}", row.accuracy.recall), fmt::format("{:.4f}", row.accuracy.mass),
-                   fmt::format("{:.4f}", row.accuracy.rel_err), row.us > 0 ? fmt::format("{:.1f}", row.us) : "-",
-                   fmt::format("{:.1f}", row.dense_us),
+                   fmt::format("{:.4f}", row.accuracy.rel_err),
+                   row.us > 0 ? fmt::format("{:.1f}", row.us) : "-", fmt::format("{:.1f}", row.dense_us),
                    row.us > 0 ? fmt::format("{:.2f}x", row.dense_us / row.us) : "-", megabytes(row.bytes),
                    megabytes(row.dense_bytes), kernels_text(row)});
       },
@@ -84,11 +85,13 @@ int run(const Options& options) {
       "\nrecall   share of the tokens with the largest exact logits that was selected\n"
       "mass     exact softmax probability on the selected tokens\n"
       "rel_err  error of the output against dense attention, L2 over L2\n"
-      "us       one decode step of one query over all heads of the layer, median; steps back to back, cache warm\n"
+      "us       one decode step of one query over all heads of the layer, median; steps back to back, cache "
+      "warm\n"
       "MB read  codes of all tokens, and K and V of the selected ones\n");
-  fmt::print("{}\n", compiles > 0 ? fmt::format("{} kernels were compiled; the next run finds them in the cache",
-                                                compiles)
-                                  : "nothing was compiled: all kernels came from the cache");
+  fmt::print("{}\n",
+             compiles > 0
+                 ? fmt::format("{} kernels were compiled; the next run finds them in the cache", compiles)
+                 : "nothing was compiled: all kernels came from the cache");
   return 0;
 }
 
@@ -97,7 +100,9 @@ void add_common(CLI::App* command, const std::shared_ptr<Options>& options) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command->add_option("--estimator", options->eval.estimators, "exact = the ceiling: tokens by their exact logits")
+  command
+      ->add_option("--estimator", options->eval.estimators,
+                   "exact = the ceiling: tokens by their exact logits")
       ->delimiter(',')
       ->check(CLI::IsMember({"manhattan", "dot", "exact"}))
       ->capture_default_str();
@@ -111,17 +116,20 @@ void add_common(CLI::App* command, const std::shared_ptr<Options>& options) {
 void add_eval(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand("eval", "Accuracy and time of sparse decode on a q/k/v dump of a model");
-  command->add_option("FILE", options->eval.file, "safetensors with layerN.q, layerN.k, layerN.v")->required();
+  command->add_option("FILE", options->eval.file, "safetensors with layerN.q, layerN.k, layerN.v")
+      ->required();
   add_common(command, options);
   command->add_option("--thresholds", options->eval.thresholds,
                       "file from `adamas calibrate`; without it the dump calibrates itself");
-  command->footer("Example:\n  adamas eval dump.safetensors --budget 64,128 --estimator dot,exact --device cpu");
+  command->footer(
+      "Example:\n  adamas eval dump.safetensors --budget 64,128 --estimator dot,exact --device cpu");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 
 void add_demo(CLI::App& app, Action& chosen) {
   const auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("demo", "`eval` on the bundled sample of a real model, and what it shows");
+  auto* command =
+      app.add_subcommand("demo", "`eval` on the bundled sample of a real model, and what it shows");
   add_common(command, options);
   command->footer("Example:\n  adamas demo --device cpu");
   command->callback([options, &chosen] {
@@ -129,8 +137,10 @@ void add_demo(CLI::App& app, Action& chosen) {
       options->eval.file = sample_path();
       if (!options->json) {
         fmt::print(
-            "Sparse decode on real data: q, k, v of layer 14 of SmolLM2-135M-Instruct reading the King James Bible.\n"
-            "Each of the last queries attends to `budget` tokens, chosen on 2-bit codes, in place of all it sees.\n\n");
+            "Sparse decode on real data: q, k, v of layer 14 of SmolLM2-135M-Instruct reading the King James "
+            "Bible.\n"
+            "Each of the last queries attends to `budget` tokens, chosen on 2-bit codes, in place of all it "
+            "sees.\n\n");
         std::fflush(stdout);
       }
       return run(*options);

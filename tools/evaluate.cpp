@@ -13,9 +13,10 @@ namespace adamas::tools {
 namespace {
 
 /// Output in float32, so that the error measured is the selection's and not the output format's.
-codegen::Spec spec_for(const DumpLayer& layer, const std::string& estimator, int budget, const std::string& extra) {
-  return codegen::Spec::parse(fmt::format("{} out_type=f32 estimator={} budget={} {}", layer.spec_text(), estimator,
-                                          budget, extra));
+codegen::Spec spec_for(const DumpLayer& layer, const std::string& estimator, int budget,
+                       const std::string& extra) {
+  return codegen::Spec::parse(
+      fmt::format("{} out_type=f32 estimator={} budget={} {}", layer.spec_text(), estimator, budget, extra));
 }
 
 void describe(EvalRow& row, const LayerRun& run, const DumpLayer& layer, bool exact) {
@@ -23,7 +24,9 @@ void describe(EvalRow& row, const LayerRun& run, const DumpLayer& layer, bool ex
   row.compiles = info.compiles;
   row.compile_ms = info.compile_ms;
   row.load_ms = info.load_ms;
-  row.bytes = exact ? 0 : sparse_bytes(run.spec(), static_cast<int>(info.code_row_bytes), layer.kv_heads, layer.tokens);
+  row.bytes =
+      exact ? 0
+            : sparse_bytes(run.spec(), static_cast<int>(info.code_row_bytes), layer.kv_heads, layer.tokens);
   row.dense_bytes = dense_bytes(run.spec(), layer.kv_heads, layer.tokens);
 }
 
@@ -48,8 +51,9 @@ void evaluate(const EvalOptions& options, const std::function<void(const EvalHea
         progress(fmt::format("layer {}: {}, budget {}", layer.index, estimator, budget));
         const bool is_exact = estimator == "exact";
         const auto spec = spec_for(layer, is_exact ? "dot" : estimator, budget, options.spec);
-        LayerRun run(context, layer, spec,
-                     thresholds_file ? load_thresholds(*thresholds_file, layer, spec) : calibrate_layer(layer, spec));
+        LayerRun run(
+            context, layer, spec,
+            thresholds_file ? load_thresholds(*thresholds_file, layer, spec) : calibrate_layer(layer, spec));
         if (dense_us == 0) dense_us = run.time_dense().median;
         const LayerResult result = is_exact ? run.attend_to(exact.best(spec)) : run.run();
         EvalRow row;

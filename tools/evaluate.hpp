@@ -1,5 +1,5 @@
-// Evaluation of a dump: every layer, estimator and budget against exact attention, on one device. `adamas eval` and
-// `adamas demo` print what it yields.
+// Evaluation of a dump: every layer, estimator and budget against exact attention, on one device. `adamas
+// eval` and `adamas demo` print what it yields.
 #pragma once
 
 #include <functional>
@@ -26,7 +26,7 @@ struct EvalRow {
   Accuracy accuracy;
   double us = 0, dense_us = 0;  ///< us is 0 for `exact`, which no kernel estimates
   double bytes = 0, dense_bytes = 0;
-  int compiles = 0;        ///< kernels compiled for this row; 0: all came from the cache
+  int compiles = 0;  ///< kernels compiled for this row; 0: all came from the cache
   double compile_ms = 0, load_ms = 0;
 };
 
@@ -39,6 +39,7 @@ struct EvalHeader {
 /// @param row       as each row is done
 /// @param progress  what is going on, between rows
 void evaluate(const EvalOptions& options, const std::function<void(const EvalHeader&)>& begin,
-              const std::function<void(const EvalRow&)>& row, const std::function<void(const std::string&)>& progress);
+              const std::function<void(const EvalRow&)>& row,
+              const std::function<void(const std::string&)>& progress);
 
 }  // namespace adamas::tools

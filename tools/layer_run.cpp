@@ -13,7 +13,10 @@ bool paged(const codegen::Spec& spec) { return spec.cache_form == codegen::Cache
 
 Capacity capacity_for(const DumpLayer& layer) {
   // max_slots makes a contiguous cache one packed array, which all queries share from slot 0.
-  return {.max_batch = layer.queries, .kv_heads = layer.kv_heads, .max_tokens = layer.tokens, .max_slots = layer.tokens};
+  return {.max_batch = layer.queries,
+          .kv_heads = layer.kv_heads,
+          .max_tokens = layer.tokens,
+          .max_slots = layer.tokens};
 }
 
 std::uint64_t largest_workspace(const Plan& batch, const Plan& row) {
@@ -30,20 +33,23 @@ Buffer<std::byte> upload_rows(const Context& context, const codegen::Spec& spec,
                               const std::vector<std::byte>& rows) {
   const auto row_bytes = rows.size() / static_cast<std::size_t>(layer.tokens);
   std::vector<std::byte> padded(rows);
-  if (paged(spec)) padded.resize(static_cast<std::size_t>(pages_of(spec, layer)) * spec.page_size * row_bytes);
+  if (paged(spec))
+    padded.resize(static_cast<std::size_t>(pages_of(spec, layer)) * spec.page_size * row_bytes);
   return context.upload<std::byte>(padded);
 }
 
 std::vector<std::int32_t> lengths_of(const DumpLayer& layer) {
   std::vector<std::int32_t> lengths(static_cast<std::size_t>(layer.queries));
-  for (int i = 0; i < layer.queries; ++i) lengths[i] = static_cast<std::int32_t>(layer.visible(i));
+  for (int i = 0; i < layer.queries; ++i)
+    lengths[i] = static_cast<std::int32_t>(layer.visible(i));
   return lengths;
 }
 
 /// Every sequence's pages are the cache's pages in order.
 std::vector<std::int32_t> shared_table(std::int64_t pages, int sequences) {
   std::vector<std::int32_t> table(static_cast<std::size_t>(pages * sequences));
-  for (int b = 0; b < sequences; ++b) std::iota(table.begin() + b * pages, table.begin() + (b + 1) * pages, 0);
+  for (int b = 0; b < sequences; ++b)
+    std::iota(table.begin() + b * pages, table.begin() + (b + 1) * pages, 0);
   return table;
 }
 
@@ -68,13 +74,16 @@ LayerRun::LayerRun(const Context& context, const DumpLayer& layer, const codegen
       codes_(context.allocate<std::byte>(kernel_.info().code_bytes)),
       key_thresholds_(context.upload<float>(thresholds.key)),
       query_thresholds_(context.upload<float>(thresholds.query.empty() ? thresholds.key : thresholds.query)),
-      out_(context.allocate<float>(static_cast<std::size_t>(layer.queries) * layer.query_heads * layer.value_dim)),
+      out_(context.allocate<float>(static_cast<std::size_t>(layer.queries) * layer.query_heads *
+                                   layer.value_dim)),
       lengths_(context.upload<std::int32_t>(lengths_of(layer))),
-      starts_(context.upload<std::int32_t>(std::vector<std::int32_t>(static_cast<std::size_t>(layer.queries), 0))),
+      starts_(context.upload<std::int32_t>(
+          std::vector<std::int32_t>(static_cast<std::size_t>(layer.queries), 0))),
       table_(context.upload<std::int32_t>(shared_table(pages_of(spec, layer), layer.queries))),
-      positions_(context.allocate<std::int32_t>(static_cast<std::size_t>(layer.queries) * selections_of(spec, layer) *
-                                                spec.budget)),
-      counts_(context.allocate<std::int32_t>(static_cast<std::size_t>(layer.queries) * selections_of(spec, layer))) {
+      positions_(context.allocate<std::int32_t>(static_cast<std::size_t>(layer.queries) *
+                                                selections_of(spec, layer) * spec.budget)),
+      counts_(context.allocate<std::int32_t>(static_cast<std::size_t>(layer.queries) *
+                                             selections_of(spec, layer))) {
   const std::int64_t key_token = static_cast<std::int64_t>(layer.kv_heads) * layer.head_dim;
   const std::int64_t value_token = static_cast<std::int64_t>(layer.kv_heads) * layer.value_dim;
   cache_ = {.key = key_.data(),
@@ -119,7 +128,8 @@ LayerResult LayerRun::run() {
   whole.positions = positions_.data();
   whole.counts = counts_.data();
   batch_plan_.select(whole);
-  result.selection = {.budget = spec_.budget, .positions = positions_.download(), .counts = counts_.download()};
+  result.selection = {
+      .budget = spec_.budget, .positions = positions_.download(), .counts = counts_.download()};
   result.decode = time_steps(context_, layer_.queries, [&](int i) { row_plan_.decode(call(i)); });
   return result;
 }

@@ -1,5 +1,5 @@
-// One dumped layer on a device: K, V and queries uploaded, encoded once per Spec, then selected, attended and timed.
-// The dump's queries become sequences of different length that share all pages.
+// One dumped layer on a device: K, V and queries uploaded, encoded once per Spec, then selected, attended and
+// timed. The dump's queries become sequences of different length that share all pages.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@
 
 namespace adamas::tools {
 
-/// Token sets of all queries: positions [queries, selections, budget] ascending then -1, counts [queries, selections].
+/// Token sets of all queries: positions [queries, selections, budget] ascending then -1, counts [queries,
+/// selections].
 struct Selection {
   int budget = 0;
   std::vector<std::int32_t> positions, counts;
@@ -33,7 +34,7 @@ class LayerRun {
   LayerRun(const Context& context, const DumpLayer& layer, const codegen::Spec& spec,
            const LayerThresholds& thresholds);
 
-  LayerResult run();                             ///< select, then decode; timed
+  LayerResult run();                              ///< select, then decode; timed
   LayerResult attend_to(const Selection& given);  ///< the given tokens; not timed
   Timing time_dense();
 

@@ -27,7 +27,8 @@ void over_cores(int count, Body&& body) {
   std::vector<std::jthread> threads;
   for (int w = 0; w < workers; ++w) {
     threads.emplace_back([&body, w, workers, count] {
-      for (int i = w; i < count; i += workers) body(i);
+      for (int i = w; i < count; i += workers)
+        body(i);
     });
   }
 }
@@ -42,7 +43,8 @@ ExactAttention::ExactAttention(const DumpLayer& layer, double scale)
     : layer_(layer),
       logits_(static_cast<std::size_t>(layer.queries) * layer.query_heads * layer.tokens),
       dense_(static_cast<std::size_t>(layer.queries) * layer.query_heads * layer.value_dim) {
-  const auto q = widen(layer.q, layer.q_type), k = widen(layer.k, layer.kv_type), v = widen(layer.v, layer.kv_type);
+  const auto q = widen(layer.q, layer.q_type), k = widen(layer.k, layer.kv_type),
+             v = widen(layer.v, layer.kv_type);
   over_cores(layer.queries * layer.query_heads, [&](int row) {
     const int query = row / layer.query_heads, head = row % layer.query_heads, kv_head = head / layer.group();
     const float* query_row = q.data() + static_cast<std::size_t>(row) * layer.head_dim;
@@ -52,7 +54,8 @@ ExactAttention::ExactAttention(const DumpLayer& layer, double scale)
     for (std::int64_t token = 0; token < visible; ++token) {
       const float* key = k.data() + (token * layer.kv_heads + kv_head) * layer.head_dim;
       double sum = 0;
-      for (int i = 0; i < layer.head_dim; ++i) sum += static_cast<double>(query_row[i]) * key[i];
+      for (int i = 0; i < layer.head_dim; ++i)
+        sum += static_cast<double>(query_row[i]) * key[i];
       logit[token] = scale * sum;
     }
     const double top = *std::max_element(logit, logit + visible);
@@ -60,10 +63,12 @@ ExactAttention::ExactAttention(const DumpLayer& layer, double scale)
     for (std::int64_t token = 0; token < visible; ++token) {
       const double weight = std::exp(logit[token] - top);
       const float* value = v.data() + (token * layer.kv_heads + kv_head) * layer.value_dim;
-      for (int i = 0; i < layer.value_dim; ++i) out[i] += weight * value[i];
+      for (int i = 0; i < layer.value_dim; ++i)
+        out[i] += weight * value[i];
       total += weight;
     }
-    for (int i = 0; i < layer.value_dim; ++i) out[i] /= total;
+    for (int i = 0; i < layer.value_dim; ++i)
+      out[i] /= total;
   });
 }
 
@@ -73,10 +78,13 @@ std::vector<std::int32_t> ExactAttention::top(const codegen::Spec& spec, int que
   std::vector<double> score(static_cast<std::size_t>(visible), -INFINITY);
   for (int head = first_head; head < first_head + heads; ++head) {
     const double* logit = logits(query, head);
-    for (std::int32_t t = 0; t < visible; ++t) score[t] = std::max(score[t], logit[t]);
+    for (std::int32_t t = 0; t < visible; ++t)
+      score[t] = std::max(score[t], logit[t]);
   }
-  for (std::int32_t t = 0; t < std::min(spec.sink, visible); ++t) score[t] = INFINITY;
-  for (std::int32_t t = std::max(0, visible - spec.recent); t < visible; ++t) score[t] = INFINITY;
+  for (std::int32_t t = 0; t < std::min(spec.sink, visible); ++t)
+    score[t] = INFINITY;
+  for (std::int32_t t = std::max(0, visible - spec.recent); t < visible; ++t)
+    score[t] = INFINITY;
 
   std::vector<std::int32_t> order(static_cast<std::size_t>(visible));
   std::iota(order.begin(), order.end(), 0);
@@ -99,7 +107,8 @@ Selection ExactAttention::best(const codegen::Spec& spec) const {
   selection.counts.assign(static_cast<std::size_t>(layer_.queries) * selections, 0);
   over_cores(layer_.queries * selections, [&](int row) {
     const auto best = top(spec, row / selections, row % selections * heads, heads);
-    std::copy(best.begin(), best.end(), selection.positions.begin() + static_cast<std::ptrdiff_t>(row) * spec.budget);
+    std::copy(best.begin(), best.end(),
+              selection.positions.begin() + static_cast<std::ptrdiff_t>(row) * spec.budget);
     selection.counts[row] = static_cast<std::int32_t>(best.size());
   });
   return selection;
@@ -125,14 +134,17 @@ Accuracy ExactAttention::compare(const codegen::Spec& spec, const LayerResult& r
     const auto visible = layer_.visible(query);
     const double top_logit = *std::max_element(logit, logit + visible);
     double total = 0, mass = 0;
-    for (std::int64_t t = 0; t < visible; ++t) total += std::exp(logit[t] - top_logit);
-    for (std::int32_t i = 0; i < count; ++i) mass += std::exp(logit[selected[i]] - top_logit);
+    for (std::int64_t t = 0; t < visible; ++t)
+      total += std::exp(logit[t] - top_logit);
+    for (std::int32_t i = 0; i < count; ++i)
+      mass += std::exp(logit[selected[i]] - top_logit);
     each[row].mass = mass / total;
 
     const double* dense = dense_.data() + static_cast<std::size_t>(row) * layer_.value_dim;
     const float* out = result.out.data() + static_cast<std::size_t>(row) * layer_.value_dim;
     std::vector<double> difference(static_cast<std::size_t>(layer_.value_dim));
-    for (int i = 0; i < layer_.value_dim; ++i) difference[i] = out[i] - dense[i];
+    for (int i = 0; i < layer_.value_dim; ++i)
+      difference[i] = out[i] - dense[i];
     each[row].rel_err = norm(difference.data(), layer_.value_dim) / norm(dense, layer_.value_dim);
   });
   Accuracy mean;

@@ -1,4 +1,5 @@
-// How good a selection is, against exact attention in double on the host: recall, softmax mass, error of the output.
+// How good a selection is, against exact attention in double on the host: recall, softmax mass, error of the
+// output.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ struct Accuracy {
   double rel_err = 0;  ///< L2 of (output - dense output) over L2 of dense output
 };
 
-/// Exact attention of a whole dump layer: logits and dense outputs, computed once and compared with many results.
+/// Exact attention of a whole dump layer: logits and dense outputs, computed once and compared with many
+/// results.
 class ExactAttention {
  public:
   /// @param scale  logit scale

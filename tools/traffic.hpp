@@ -14,7 +14,8 @@ inline double dense_bytes(const codegen::Spec& spec, int kv_heads, std::int64_t 
          codegen::element_bytes(spec.kv_type);
 }
 
-/// All codes, and the K and V rows of every selection (a row that several query heads select is counted for each).
+/// All codes, and the K and V rows of every selection (a row that several query heads select is counted for
+/// each).
 inline double sparse_bytes(const codegen::Spec& spec, int code_row_bytes, int kv_heads, std::int64_t tokens) {
   const double codes = static_cast<double>(tokens) * kv_heads * code_row_bytes;
   const double selections = static_cast<double>(kv_heads) * codegen::facts_of(spec).selections_per_kv_head;

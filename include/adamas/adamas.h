@@ -47,12 +47,13 @@ extern "C" {
 #else
 #define ADAMAS_INIT(value)
 #endif
+#define ADAMAS_ZERO ADAMAS_INIT(0)
 
 #define ADAMAS_VERSION_MAJOR 0
 #define ADAMAS_VERSION_MINOR 1
 #define ADAMAS_VERSION_PATCH 0
 
-/* ---- status ------------------------------------------------------------------------------------------------- */
+/* ---- status -------------------------------------------------------------------------------------------- */
 
 typedef enum adamas_status {
   ADAMAS_OK = 0,
@@ -76,11 +77,11 @@ ADAMAS_API const char* adamas_status_name(adamas_status status);
 typedef struct adamas_error_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_error_info));
   adamas_status status ADAMAS_INIT(ADAMAS_OK);
-  const char* message ADAMAS_INIT(0); /* the whole sentence: field, value, rule, way out */
-  const char* field ADAMAS_INIT(0);   /* the input at fault: a Spec key, an argument, a file */
-  const char* value ADAMAS_INIT(0);
-  const char* rule ADAMAS_INIT(0);
-  const char* hint ADAMAS_INIT(0); /* the way out; may be "" */
+  const char* message ADAMAS_ZERO; /* the whole sentence: field, value, rule, way out */
+  const char* field ADAMAS_ZERO; /* the input at fault: a Spec key, an argument, a file */
+  const char* value ADAMAS_ZERO;
+  const char* rule ADAMAS_ZERO;
+  const char* hint ADAMAS_ZERO; /* the way out; may be "" */
 } adamas_error_info;
 
 typedef struct adamas_context adamas_context;
@@ -91,18 +92,19 @@ typedef struct adamas_future adamas_future;
 /* The last error of this thread on `ctx`; NULL asks for the last error of any call, context creation included. */
 ADAMAS_API adamas_status adamas_last_error(const adamas_context* ctx, adamas_error_info* info);
 
-/* ---- context: one device, one cache, one compiler ------------------------------------------------------------ */
+/* ---- context: one device, one cache, one compiler ------------------------------------------------------ */
 
 typedef enum adamas_log_level { ADAMAS_LOG_INFO = 0, ADAMAS_LOG_WARNING = 1 } adamas_log_level;
 typedef void (*adamas_log_fn)(void* user, adamas_log_level level, const char* message);
 
 typedef struct adamas_context_options {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_context_options));
-  const char* device ADAMAS_INIT(0);    /* "auto" (the first that works), "cpu", "cuda:N"; NULL = "auto" */
-  const char* cache_dir ADAMAS_INIT(0); /* NULL: $ADAMAS_CACHE_DIR, $XDG_CACHE_HOME/adamas, ~/.cache/adamas; "": memory only */
-  int32_t threads ADAMAS_INIT(0);       /* CPU threads of a launch, 0 = one a core; unused on CUDA */
-  adamas_log_fn log ADAMAS_INIT(0);     /* NULL: warnings go to stderr */
-  void* log_user ADAMAS_INIT(0);
+  const char* device ADAMAS_ZERO; /* "auto" (the first that works), "cpu", "cuda:N"; NULL = "auto" */
+  /* NULL: $ADAMAS_CACHE_DIR, $XDG_CACHE_HOME/adamas, ~/.cache/adamas; "": memory only */
+  const char* cache_dir ADAMAS_ZERO;
+  int32_t threads ADAMAS_ZERO; /* CPU threads of a launch, 0 = one a core; unused on CUDA */
+  adamas_log_fn log ADAMAS_ZERO; /* NULL: warnings go to stderr */
+  void* log_user ADAMAS_ZERO;
 } adamas_context_options;
 
 ADAMAS_API adamas_status adamas_context_create(const adamas_context_options* options, adamas_context** out);
@@ -110,25 +112,26 @@ ADAMAS_API void adamas_context_destroy(adamas_context* ctx); /* NULL is fine */
 
 typedef struct adamas_context_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_context_info));
-  const char* device ADAMAS_INIT(0);      /* "cpu", "cuda:0" */
-  const char* device_name ADAMAS_INIT(0); /* the maker's name of it */
-  const char* target ADAMAS_INIT(0);      /* what a kernel missing from the cache would be compiled for: "sm_90a", "host" text */
-  const char* cache_dir ADAMAS_INIT(0);   /* "" when kernels are kept in memory only */
+  const char* device ADAMAS_ZERO; /* "cpu", "cuda:0" */
+  const char* device_name ADAMAS_ZERO; /* the maker's name of it */
+  /* what a kernel missing from the cache would be compiled for: "sm_90a", "host" text */
+  const char* target ADAMAS_ZERO;
+  const char* cache_dir ADAMAS_ZERO; /* "" when kernels are kept in memory only */
 } adamas_context_info;
 ADAMAS_API adamas_status adamas_context_get_info(const adamas_context* ctx, adamas_context_info* info);
 
-/* ---- prepare: Spec -> loaded kernels -------------------------------------------------------------------------- */
+/* ---- prepare: Spec -> loaded kernels ------------------------------------------------------------------- */
 
 /* What launches may grow to. Lengths beyond max_tokens (known only on the device) are clamped and reported. */
 typedef struct adamas_capacity {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_capacity));
-  int32_t max_batch ADAMAS_INIT(0);  /* sequences of one call, >= 1 */
-  int32_t kv_heads ADAMAS_INIT(0);   /* K/V heads of the layer, >= 1; query heads = kv_heads * group */
-  int64_t max_tokens ADAMAS_INIT(0); /* tokens of one sequence, 1 .. 2^30 */
+  int32_t max_batch ADAMAS_ZERO; /* sequences of one call, >= 1 */
+  int32_t kv_heads ADAMAS_ZERO; /* K/V heads of the layer, >= 1; query heads = kv_heads * group */
+  int64_t max_tokens ADAMAS_ZERO; /* tokens of one sequence, 1 .. 2^30 */
   /* Physical token slots of the cache. 0: max_batch * max_tokens, each sequence rounded up to pages.
    * block_table: rounded up to pages. contiguous: 0 = one row of max_tokens slots a sequence (slot = b * max_tokens +
    * start + position); > 0 = one packed array of that many slots (slot = start + position; `starts` required). */
-  int64_t max_slots ADAMAS_INIT(0);
+  int64_t max_slots ADAMAS_ZERO;
 } adamas_capacity;
 
 /* Compiles (or finds in the cache), loads and checks the kernels of `spec`.
@@ -150,25 +153,27 @@ ADAMAS_API void adamas_future_destroy(adamas_future* future);
 
 typedef struct adamas_kernel_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_kernel_info));
-  const char* spec ADAMAS_INIT(0);       /* canonical text, every key */
-  const char* tuning ADAMAS_INIT(0);     /* canonical text */
-  const char* target ADAMAS_INIT(0);     /* what was loaded: "sm_90a", "x86-64-v3" */
-  int32_t units ADAMAS_INIT(0);          /* binaries that make up the kernel */
-  int32_t compiles ADAMAS_INIT(0);       /* of these, compiled by this call; the rest came from the cache or memory */
-  double compile_ms ADAMAS_INIT(0);      /* wall time of the compiles, 0 if none */
-  double load_ms ADAMAS_INIT(0);         /* wall time of everything else: look-up, read, check, load */
-  const char* layout_id ADAMAS_INIT(0);  /* names the code layout; codes of equal id and capacity are interchangeable */
-  uint64_t code_bytes ADAMAS_INIT(0);    /* device memory for the codes of max_slots slots and all kv_heads */
-  uint32_t code_row_bytes ADAMAS_INIT(0); /* bytes of one token's codes of one head in that layout */
+  const char* spec ADAMAS_ZERO; /* canonical text, every key */
+  const char* tuning ADAMAS_ZERO; /* canonical text */
+  const char* target ADAMAS_ZERO; /* what was loaded: "sm_90a", "x86-64-v3" */
+  int32_t units ADAMAS_ZERO; /* binaries that make up the kernel */
+  int32_t compiles ADAMAS_ZERO; /* of these, compiled by this call; the rest came from the cache or memory */
+  double compile_ms ADAMAS_ZERO; /* wall time of the compiles, 0 if none */
+  double load_ms ADAMAS_ZERO; /* wall time of everything else: look-up, read, check, load */
+  /* names the code layout; codes of equal id and capacity are interchangeable */
+  const char* layout_id ADAMAS_ZERO;
+  uint64_t code_bytes ADAMAS_ZERO; /* device memory for the codes of max_slots slots and all kv_heads */
+  uint32_t code_row_bytes ADAMAS_ZERO; /* bytes of one token's codes of one head in that layout */
 } adamas_kernel_info;
 ADAMAS_API adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_info* info);
 
-/* ---- plan: batch and policy ------------------------------------------------------------------------------------ */
+/* ---- plan: batch and policy ---------------------------------------------------------------------------- */
 
 typedef struct adamas_plan_options {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_plan_options));
-  int32_t batch ADAMAS_INIT(0);       /* sequences in the call, 1 .. max_batch */
-  int64_t dense_below ADAMAS_INIT(-1); /* rows that see at most so many tokens attend to all of them; negative: the budget */
+  int32_t batch ADAMAS_ZERO; /* sequences in the call, 1 .. max_batch */
+  /* rows that see at most so many tokens attend to all of them; negative: the budget */
+  int64_t dense_below ADAMAS_INIT(-1);
 } adamas_plan_options;
 
 ADAMAS_API adamas_status adamas_plan_create(const adamas_kernel* kernel, const adamas_plan_options* options,
@@ -177,56 +182,59 @@ ADAMAS_API void adamas_plan_destroy(adamas_plan* plan);
 
 typedef struct adamas_plan_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_plan_info));
-  int32_t rows ADAMAS_INIT(0);             /* batch * query_rows */
-  int32_t selections ADAMAS_INIT(0);       /* selections a row: query heads, or kv_heads in kv_head scope */
-  uint64_t workspace_bytes ADAMAS_INIT(0); /* for decode, select and attend; contents need no initialisation */
-  uint64_t dense_workspace_bytes ADAMAS_INIT(0); /* for dense */
+  int32_t rows ADAMAS_ZERO; /* batch * query_rows */
+  int32_t selections ADAMAS_ZERO; /* selections a row: query heads, or kv_heads in kv_head scope */
+  uint64_t workspace_bytes ADAMAS_ZERO; /* for decode, select and attend; contents need no initialisation */
+  uint64_t dense_workspace_bytes ADAMAS_ZERO; /* for dense */
 } adamas_plan_info;
 ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_plan_info* info);
 
-/* ---- the cache, as the host keeps it ----------------------------------------------------------------------------- */
+/* ---- the cache, as the host keeps it ------------------------------------------------------------------- */
 
 /* Element [page, token in page, head, i] of K is at key + page*key_page_stride + token*key_token_stride +
  * head*key_head_stride + i; V likewise. In the contiguous form a page is one sequence's row (or, packed, the whole
  * array: then the page strides are unused). */
 typedef struct adamas_cache {
-  const void* key ADAMAS_INIT(0);
-  const void* value ADAMAS_INIT(0);
-  int64_t key_page_stride ADAMAS_INIT(0), key_token_stride ADAMAS_INIT(0), key_head_stride ADAMAS_INIT(0);
-  int64_t value_page_stride ADAMAS_INIT(0), value_token_stride ADAMAS_INIT(0), value_head_stride ADAMAS_INIT(0);
-  const int32_t* table ADAMAS_INIT(0); /* block_table: [batch, table_stride] page of each block of a sequence, device memory */
-  int64_t table_stride ADAMAS_INIT(0); /* entries a sequence; >= pages that max_tokens (plus its start) needs */
+  const void* key ADAMAS_ZERO;
+  const void* value ADAMAS_ZERO;
+  int64_t key_page_stride ADAMAS_ZERO, key_token_stride ADAMAS_ZERO, key_head_stride ADAMAS_ZERO;
+  int64_t value_page_stride ADAMAS_ZERO, value_token_stride ADAMAS_ZERO, value_head_stride ADAMAS_ZERO;
+  /* block_table: [batch, table_stride] page of each block of a sequence, device memory */
+  const int32_t* table ADAMAS_ZERO;
+  int64_t table_stride ADAMAS_ZERO; /* entries a sequence; >= pages that max_tokens (plus its start) needs */
 } adamas_cache;
 
-/* ---- encode: stored keys -> codes --------------------------------------------------------------------------------- */
+/* ---- encode: stored keys -> codes ---------------------------------------------------------------------- */
 
 /* Reads K as stored at each slot and writes the slot's codes. Append: `slots` lists the new tokens' slots. Bulk
  * (prefill, prefix hit, rewritten cache): `slots` NULL encodes first_slot .. first_slot + count - 1. */
 typedef struct adamas_encode_args {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_encode_args));
-  adamas_cache cache ADAMAS_INIT({});          /* key and its strides; value and table are not read */
-  void* codes ADAMAS_INIT(0);                 /* [code_bytes], device memory */
-  const int32_t* slots ADAMAS_INIT(0);        /* [count], device memory; a negative slot is inert, one beyond max_slots too (and
-                                  reported in `counters`) */
-  int64_t first_slot ADAMAS_INIT(0);          /* when slots is NULL */
-  int64_t count ADAMAS_INIT(0);
-  const float* key_thresholds ADAMAS_INIT(0); /* [kv_heads, buckets - 1] ascending, device memory */
-  void* counters ADAMAS_INIT(0);              /* optional, see below */
+  adamas_cache cache ADAMAS_INIT({}); /* key and its strides; value and table are not read */
+  void* codes ADAMAS_ZERO; /* [code_bytes], device memory */
+  /* [count], device memory; a negative slot is inert, one beyond max_slots too (and reported in
+   * `counters`) */
+  const int32_t* slots ADAMAS_ZERO;
+  int64_t first_slot ADAMAS_ZERO; /* when slots is NULL */
+  int64_t count ADAMAS_ZERO;
+  const float* key_thresholds ADAMAS_ZERO; /* [kv_heads, buckets - 1] ascending, device memory */
+  void* counters ADAMAS_ZERO; /* optional, see below */
 } adamas_encode_args;
 ADAMAS_API adamas_status adamas_encode(const adamas_kernel* kernel, const adamas_encode_args* args, void* stream);
 
 /* Canonical codes: one byte an element, [count, kv_heads, head_dim], of first_slot .. first_slot + count - 1. */
 typedef struct adamas_codes_args {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_codes_args));
-  void* codes ADAMAS_INIT(0);    /* [code_bytes], device memory */
-  uint8_t* bytes ADAMAS_INIT(0); /* [count, kv_heads, head_dim], device memory; import reads code = byte mod buckets */
-  int64_t first_slot ADAMAS_INIT(0);
-  int64_t count ADAMAS_INIT(0);
+  void* codes ADAMAS_ZERO; /* [code_bytes], device memory */
+  /* [count, kv_heads, head_dim], device memory; import reads code = byte mod buckets */
+  uint8_t* bytes ADAMAS_ZERO;
+  int64_t first_slot ADAMAS_ZERO;
+  int64_t count ADAMAS_ZERO;
 } adamas_codes_args;
 ADAMAS_API adamas_status adamas_codes_export(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream);
 ADAMAS_API adamas_status adamas_codes_import(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream);
 
-/* ---- select, attend, decode, dense ---------------------------------------------------------------------------------- */
+/* ---- select, attend, decode, dense --------------------------------------------------------------------- */
 
 /* One argument block for the four; each reads what it needs and ignores the rest. Row r of the call is query row
  * r % query_rows of sequence r / query_rows; query head h belongs to K/V head h / group. All pointers device memory.
@@ -239,32 +247,41 @@ ADAMAS_API adamas_status adamas_codes_import(const adamas_kernel* kernel, const 
  */
 typedef struct adamas_call {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_call));
-  void* workspace ADAMAS_INIT(0); /* >= the plan's bytes */
-  uint64_t workspace_bytes ADAMAS_INIT(0);
+  void* workspace ADAMAS_ZERO; /* >= the plan's bytes */
+  uint64_t workspace_bytes ADAMAS_ZERO;
 
-  const void* query ADAMAS_INIT(0); /* [rows, query heads, head_dim] of q_type */
-  int64_t query_row_stride ADAMAS_INIT(0), query_head_stride ADAMAS_INIT(0); /* 0, 0: dense */
+  const void* query ADAMAS_ZERO; /* [rows, query heads, head_dim] of q_type */
+  int64_t query_row_stride ADAMAS_ZERO, query_head_stride ADAMAS_ZERO; /* 0, 0: dense */
   adamas_cache cache ADAMAS_INIT({});
-  const void* codes ADAMAS_INIT(0);
-  const int32_t* lengths ADAMAS_INIT(0);     /* [batch] tokens in the cache, the query rows' own included; 0 = padded, inert row */
-  const int32_t* starts ADAMAS_INIT(0);      /* [batch] or NULL (0): index of position 0 in the sequence's row, table or array */
-  const int32_t* row_budgets ADAMAS_INIT(0); /* [rows] or NULL: a budget below the Spec's for each row */
-  const float* query_thresholds ADAMAS_INIT(0); /* [kv_heads, buckets - 1], estimator=manhattan only */
-  float scale ADAMAS_INIT(0);                   /* logit scale; 0 = 1/sqrt(head_dim) */
-  float soft_cap ADAMAS_INIT(0);                /* soft_cap=on */
-  int32_t window ADAMAS_INIT(0);                /* window=on: a row sees positions > own - window; >= 1 */
-  const float* sink_logits ADAMAS_INIT(0);      /* sink_logits=on: [query heads] */
+  const void* codes ADAMAS_ZERO;
+  /* [batch] tokens in the cache, the query rows' own included; 0 = padded, inert row */
+  const int32_t* lengths ADAMAS_ZERO;
+  /* [batch] or NULL (0): index of position 0 in the sequence's row, table or array */
+  const int32_t* starts ADAMAS_ZERO;
+  const int32_t* row_budgets ADAMAS_ZERO; /* [rows] or NULL: a budget below the Spec's for each row */
+  const float* query_thresholds ADAMAS_ZERO; /* [kv_heads, buckets - 1], estimator=manhattan only */
+  float scale ADAMAS_ZERO; /* logit scale; 0 = 1/sqrt(head_dim) */
+  float soft_cap ADAMAS_ZERO; /* soft_cap=on */
+  int32_t window ADAMAS_ZERO; /* window=on: a row sees positions > own - window; >= 1 */
+  const float* sink_logits ADAMAS_ZERO; /* sink_logits=on: [query heads] */
 
-  void* out ADAMAS_INIT(0); /* [rows, query heads, value_dim] of out_type; inert rows are zero */
-  int64_t out_row_stride ADAMAS_INIT(0), out_head_stride ADAMAS_INIT(0); /* 0, 0: dense */
-  float* lse ADAMAS_INIT(0); /* lse=on: [rows, query heads] natural log, sink logit left out, -inf for an empty row; NULL: not wanted */
+  void* out ADAMAS_ZERO; /* [rows, query heads, value_dim] of out_type; inert rows are zero */
+  int64_t out_row_stride ADAMAS_ZERO, out_head_stride ADAMAS_ZERO; /* 0, 0: dense */
+  /* lse=on: [rows, query heads] natural log, sink logit left out, -inf for an empty row; NULL: not
+   * wanted */
+  float* lse ADAMAS_ZERO;
 
-  int32_t* positions ADAMAS_INIT(0);   /* [rows, selections, budget] ascending, the rest -1; decode: NULL = not wanted */
-  int32_t* counts ADAMAS_INIT(0);      /* [rows, selections]; decode: NULL = not wanted */
-  int32_t positions_are_slots ADAMAS_INIT(0); /* select, decode: write physical slots in place of positions (attend reads positions) */
-  int32_t* scores ADAMAS_INIT(0);      /* select: [rows, selections, max_tokens]; INT32_MIN where the row does not see; or NULL */
-  int8_t* query_codes ADAMAS_INIT(0);  /* select: [rows, query heads, head_dim] query integers (dot) or codes (manhattan); or NULL */
-  void* counters ADAMAS_INIT(0);       /* optional, see below */
+  /* [rows, selections, budget] ascending, the rest -1; decode: NULL = not wanted */
+  int32_t* positions ADAMAS_ZERO;
+  int32_t* counts ADAMAS_ZERO; /* [rows, selections]; decode: NULL = not wanted */
+  /* select, decode: write physical slots in place of positions (attend reads positions) */
+  int32_t positions_are_slots ADAMAS_ZERO;
+  /* select: [rows, selections, max_tokens]; or NULL. INT32_MIN where the row does not see, not written
+   * beyond the sequence's length */
+  int32_t* scores ADAMAS_ZERO;
+  /* select: [rows, query heads, head_dim] query integers (dot) or codes (manhattan); or NULL */
+  int8_t* query_codes ADAMAS_ZERO;
+  void* counters ADAMAS_ZERO; /* optional, see below */
 } adamas_call;
 
 ADAMAS_API adamas_status adamas_select(const adamas_plan* plan, const adamas_call* call, void* stream);
@@ -272,7 +289,7 @@ ADAMAS_API adamas_status adamas_attend(const adamas_plan* plan, const adamas_cal
 ADAMAS_API adamas_status adamas_decode(const adamas_plan* plan, const adamas_call* call, void* stream);
 ADAMAS_API adamas_status adamas_dense(const adamas_plan* plan, const adamas_call* call, void* stream);
 
-/* ---- counters: what the kernels really did, under graph replay too ------------------------------------------------- */
+/* ---- counters: what the kernels really did, under graph replay too ------------------------------------- */
 
 enum { /* bits of adamas_counters.status; they stay until cleared */
   ADAMAS_STATUS_LENGTH_CLAMPED = 1, /* a length was beyond max_tokens (or negative) */
@@ -284,15 +301,16 @@ enum { /* bits of adamas_counters.status; they stay until cleared */
 /* A block of device memory that the host provides (ADAMAS_COUNTERS_BYTES, aligned to 16), cleared once with
  * adamas_counters_clear, and may pass to any call. Kernels add to it atomically. */
 typedef struct adamas_counters {
-  uint32_t status ADAMAS_INIT(0); /* ADAMAS_STATUS_* */
-  uint32_t reserved ADAMAS_INIT(0);
-  uint64_t rows ADAMAS_INIT(0);            /* query rows x query heads answered, inert ones left out */
-  uint64_t tokens_scanned ADAMAS_INIT(0);  /* codes scored, a K/V head's group counted once */
-  uint64_t tokens_attended ADAMAS_INIT(0); /* K/V rows attended, counted for each query head */
-  uint64_t dense_short ADAMAS_INIT(0);     /* row-heads attended densely because the row sees <= dense_below tokens */
-  uint64_t dense_requested ADAMAS_INIT(0); /* row-heads of dense calls */
-  uint64_t clamped_rows ADAMAS_INIT(0);    /* row-heads whose length was clamped */
-  uint64_t tokens_encoded ADAMAS_INIT(0);  /* token-heads written by encode */
+  uint32_t status ADAMAS_ZERO; /* ADAMAS_STATUS_* */
+  uint32_t reserved ADAMAS_ZERO;
+  uint64_t rows ADAMAS_ZERO; /* query rows x query heads answered, inert ones left out */
+  uint64_t tokens_scanned ADAMAS_ZERO; /* codes scored, a K/V head's group counted once */
+  uint64_t tokens_attended ADAMAS_ZERO; /* K/V rows attended, counted for each query head */
+  /* row-heads attended densely because the row sees <= dense_below tokens */
+  uint64_t dense_short ADAMAS_ZERO;
+  uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls */
+  uint64_t clamped_rows ADAMAS_ZERO; /* row-heads whose length was clamped */
+  uint64_t tokens_encoded ADAMAS_ZERO; /* token-heads written by encode */
 } adamas_counters;
 #define ADAMAS_COUNTERS_BYTES sizeof(adamas_counters)
 
@@ -301,21 +319,22 @@ ADAMAS_API adamas_status adamas_counters_clear(adamas_context* ctx, void* counte
 ADAMAS_API adamas_status adamas_counters_read(adamas_context* ctx, const void* counters, adamas_counters* host,
                                               void* stream);
 
-/* ---- calibrate: samples -> thresholds (host memory, any context) ----------------------------------------------------- */
+/* ---- calibrate: samples -> thresholds (host memory, any context) --------------------------------------- */
 
 /* Default thresholds of one layer from sample keys and queries after RoPE (algorithm: Thresholds). Host memory. */
 typedef struct adamas_calibrate_args {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_calibrate_args));
-  const void* keys ADAMAS_INIT(0);    /* [key_count, kv_heads, head_dim] of kv_type, dense */
-  const void* queries ADAMAS_INIT(0); /* [query_count, kv_heads * group, head_dim] of q_type, dense; NULL with estimator=dot */
-  int64_t key_count ADAMAS_INIT(0), query_count ADAMAS_INIT(0);
-  int32_t kv_heads ADAMAS_INIT(0);
-  float* key_thresholds ADAMAS_INIT(0);   /* out: [kv_heads, buckets - 1] */
-  float* query_thresholds ADAMAS_INIT(0); /* out: [kv_heads, buckets - 1]; NULL = not wanted */
+  const void* keys ADAMAS_ZERO; /* [key_count, kv_heads, head_dim] of kv_type, dense */
+  /* [query_count, kv_heads * group, head_dim] of q_type, dense; NULL with estimator=dot */
+  const void* queries ADAMAS_ZERO;
+  int64_t key_count ADAMAS_ZERO, query_count ADAMAS_ZERO;
+  int32_t kv_heads ADAMAS_ZERO;
+  float* key_thresholds ADAMAS_ZERO; /* out: [kv_heads, buckets - 1] */
+  float* query_thresholds ADAMAS_ZERO; /* out: [kv_heads, buckets - 1]; NULL = not wanted */
 } adamas_calibrate_args;
 ADAMAS_API adamas_status adamas_calibrate(adamas_context* ctx, const char* spec, const adamas_calibrate_args* args);
 
-/* ---- device memory, for hosts and tools that have no allocator of their own ------------------------------------------ */
+/* ---- device memory, for hosts and tools that have no allocator of their own ---------------------------- */
 
 ADAMAS_API adamas_status adamas_alloc(adamas_context* ctx, uint64_t bytes, void** out);
 ADAMAS_API adamas_status adamas_free(adamas_context* ctx, void* pointer);

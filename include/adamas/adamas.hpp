@@ -1,14 +1,15 @@
-// adamas.hpp - the C++ interface of adamas-jit: RAII, spans and exceptions over adamas.h, header-only, no logic.
+// adamas.hpp - the C++ interface of adamas-jit: RAII, spans and exceptions over adamas.h, header-only, no
+// logic.
 //
 //   adamas::Context ctx{"auto"};
 //   adamas::Kernel kernel = ctx.prepare("head_dim=128 group=4 budget=128",
 //                                       {.max_batch = 16, .kv_heads = 8, .max_tokens = 131072});
 //   adamas::Plan plan = kernel.plan({.batch = 16, .dense_below = -1});
-//   kernel.encode({.cache = cache, .codes = codes, .slots = new_slots, .count = 16, .key_thresholds = t}, stream);
-//   plan.decode({.workspace = w, .workspace_bytes = n, .query = q, ...}, stream);
+//   kernel.encode({.cache = cache, .codes = codes, .slots = new_slots, .count = 16, .key_thresholds = t},
+//   stream); plan.decode({.workspace = w, .workspace_bytes = n, .query = q, ...}, stream);
 //
-// Argument structs are those of adamas.h, where every field is documented; leave out what you don't need, struct_size included.
-// Every function throws adamas::Error when its C counterpart fails.
+// Argument structs are those of adamas.h, where every field is documented; leave out what you don't need,
+// struct_size included. Every function throws adamas::Error when its C counterpart fails.
 #pragma once
 
 #include <adamas/adamas.h>
@@ -174,7 +175,8 @@ class Buffer {
   /// Both block until the copy, and what the stream held before it, is done.
   void upload(std::span<const T> values, void* stream = nullptr) const {
     check_size(values.size());
-    detail::check(adamas_copy(context_, data_.get(), values.data(), values.size_bytes(), ADAMAS_HOST_TO_DEVICE, stream));
+    detail::check(adamas_copy(context_, data_.get(), values.data(), values.size_bytes(),
+                              ADAMAS_HOST_TO_DEVICE, stream));
   }
   std::vector<T> download(void* stream = nullptr) const {
     std::vector<T> values(size_);
@@ -189,7 +191,8 @@ class Buffer {
     adamas_context* context;
     void operator()(T* pointer) const noexcept { adamas_free(context, pointer); }
   };
-  Buffer(adamas_context* context, std::size_t size) : context_(context), size_(size), data_(nullptr, Free{context}) {
+  Buffer(adamas_context* context, std::size_t size)
+      : context_(context), size_(size), data_(nullptr, Free{context}) {
     void* pointer = nullptr;
     detail::check(adamas_alloc(context, size * sizeof(T), &pointer));
     data_.reset(static_cast<T*>(pointer));
@@ -222,7 +225,8 @@ class Context {
     detail::check(adamas_prepare(handle_.get(), spec.c_str(), tuning.c_str(), &capacity, &kernel));
     return Kernel(kernel);
   }
-  Future prepare_async(const std::string& spec, const Capacity& capacity, const std::string& tuning = {}) const {
+  Future prepare_async(const std::string& spec, const Capacity& capacity,
+                       const std::string& tuning = {}) const {
     adamas_future* future = nullptr;
     detail::check(adamas_prepare_async(handle_.get(), spec.c_str(), tuning.c_str(), &capacity, &future));
     return Future(future);

@@ -78,8 +78,8 @@ class Checker {
   }
 
   void values(const adamas_cache& cache) const {
-    cache_rows("value", cache.value, kernel_.spec().value_dim, cache.value_page_stride, cache.value_token_stride,
-               cache.value_head_stride);
+    cache_rows("value", cache.value, kernel_.spec().value_dim, cache.value_page_stride,
+               cache.value_token_stride, cache.value_head_stride);
   }
 
   /// How positions become slots: needed by everything that reads the cache or the codes by position.
@@ -87,7 +87,8 @@ class Checker {
     const Geometry& geometry = kernel_.geometry();
     if (kernel_.spec().cache_form == codegen::CacheForm::block_table) {
       check_pointer("cache.table", call.cache.table, alignof(std::int32_t));
-      const std::int64_t pages = (kernel_.capacity().max_tokens + geometry.page_tokens - 1) / geometry.page_tokens;
+      const std::int64_t pages =
+          (kernel_.capacity().max_tokens + geometry.page_tokens - 1) / geometry.page_tokens;
       if (call.cache.table_stride < pages) {
         refuse("cache.table_stride", fmt::to_string(call.cache.table_stride),
                fmt::format("must hold the {} pages of max_tokens {}", pages, kernel_.capacity().max_tokens));
@@ -138,7 +139,8 @@ RowStrides or_dense(std::int64_t row, std::int64_t head, int heads, int dim) {
 }  // namespace
 
 RowStrides query_strides(const Kernel& kernel, const adamas_call& call) {
-  return or_dense(call.query_row_stride, call.query_head_stride, kernel.query_heads(), kernel.spec().head_dim);
+  return or_dense(call.query_row_stride, call.query_head_stride, kernel.query_heads(),
+                  kernel.spec().head_dim);
 }
 
 RowStrides out_strides(const Kernel& kernel, const adamas_call& call) {
@@ -168,7 +170,8 @@ void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas
       refuse("scale", fmt::to_string(call.scale), "must be positive and finite, or 0 for 1/sqrt(head_dim)");
     }
     if (spec.soft_cap && (!(call.soft_cap > 0) || std::isinf(call.soft_cap))) {
-      refuse("soft_cap", fmt::to_string(call.soft_cap), "must be positive and finite in a Spec with soft_cap=on");
+      refuse("soft_cap", fmt::to_string(call.soft_cap),
+             "must be positive and finite in a Spec with soft_cap=on");
     }
     if (spec.sink_logits) check_pointer("sink_logits", call.sink_logits, alignof(float));
   }

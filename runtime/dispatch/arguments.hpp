@@ -1,5 +1,6 @@
-// Checks of what a call hands over: null and misaligned pointers, strides, sizes. Everything that can be known on the
-// host is refused here, before anything is enqueued; what only the device knows is clamped there.
+// Checks of what a call hands over: null and misaligned pointers, strides, sizes. Everything that can be
+// known on the host is refused here, before anything is enqueued; what only the device knows is clamped
+// there.
 #pragma once
 
 #include <adamas/adamas.h>
@@ -15,7 +16,8 @@ struct CallNeeds {
 };
 
 /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming field, value and rule.
-void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas_call& call, const CallNeeds& needs);
+void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas_call& call,
+                const CallNeeds& needs);
 void check_encode(const Kernel& kernel, const adamas_encode_args& args);
 void check_codes(const Kernel& kernel, const adamas_codes_args& args);
 

@@ -1,4 +1,5 @@
-// The C boundary: exceptions become status codes and per-thread messages; handles and struct sizes are checked.
+// The C boundary: exceptions become status codes and per-thread messages; handles and struct sizes are
+// checked.
 #pragma once
 
 #include <adamas/adamas.h>
@@ -45,7 +46,8 @@ template <class Handle>
 Handle& checked_handle(Handle* handle, Magic magic, const char* what) {
   if (handle == nullptr) throw codegen::Error(ADAMAS_INVALID_HANDLE, what, "null", "must be a handle");
   if (handle->magic != magic) {
-    throw codegen::Error(ADAMAS_INVALID_HANDLE, what, "not one", "handle is of another type or was destroyed");
+    throw codegen::Error(ADAMAS_INVALID_HANDLE, what, "not one",
+                         "handle is of another type or was destroyed");
   }
   return *handle;
 }
@@ -69,8 +71,8 @@ Struct sized_copy(const Struct* given, const char* what) {
   if (given == nullptr) throw codegen::Error(ADAMAS_INVALID_ARGUMENT, what, "null", "must point to a struct");
   if (given->struct_size < sizeof(std::size_t) || given->struct_size > 4096) {
     throw codegen::Error(ADAMAS_INVALID_ARGUMENT, std::string(what) + ".struct_size",
-                         fmt::to_string(given->struct_size), fmt::format("must be sizeof(struct), {} here",
-                                                                         sizeof(Struct)));
+                         fmt::to_string(given->struct_size),
+                         fmt::format("must be sizeof(struct), {} here", sizeof(Struct)));
   }
   Struct copy;
   std::memset(static_cast<void*>(&copy), 0, sizeof(Struct));  // not the defaults that C++ callers start from

@@ -81,12 +81,14 @@ void destroy(Handle* handle, Magic magic) {
 void check_counters(const void* counters) {
   check_out(counters, "counters");
   if (reinterpret_cast<std::uintptr_t>(counters) % 16 != 0) {
-    throw Error(ADAMAS_INVALID_ARGUMENT, "counters", fmt::format("{}", counters), "must be aligned to 16 bytes");
+    throw Error(ADAMAS_INVALID_ARGUMENT, "counters", fmt::format("{}", counters),
+                "must be aligned to 16 bytes");
   }
 }
 
 using CallOperation = void (*)(const runtime::Plan&, const adamas_call&, runtime::Stream);
-adamas_status run_call(const adamas_plan* plan, const adamas_call* call, void* stream, CallOperation operation) {
+adamas_status run_call(const adamas_plan* plan, const adamas_call* call, void* stream,
+                       CallOperation operation) {
   return guarded(error_scope(plan, Magic::plan),
                  [&] { operation(live_plan(plan), sized_copy(call, "call"), stream); });
 }
@@ -104,18 +106,30 @@ extern "C" {
 
 const char* adamas_status_name(adamas_status status) {
   switch (status) {
-    case ADAMAS_OK: return "ok";
-    case ADAMAS_INVALID_SPEC: return "invalid_spec";
-    case ADAMAS_UNSUPPORTED: return "unsupported";
-    case ADAMAS_INVALID_ARGUMENT: return "invalid_argument";
-    case ADAMAS_UNAVAILABLE: return "unavailable";
-    case ADAMAS_COMPILE_FAILED: return "compile_failed";
-    case ADAMAS_DEVICE_ERROR: return "device_error";
-    case ADAMAS_IO_ERROR: return "io_error";
-    case ADAMAS_OUT_OF_MEMORY: return "out_of_memory";
-    case ADAMAS_INVALID_HANDLE: return "invalid_handle";
-    case ADAMAS_TIMEOUT: return "timeout";
-    case ADAMAS_INTERNAL: return "internal";
+    case ADAMAS_OK:
+      return "ok";
+    case ADAMAS_INVALID_SPEC:
+      return "invalid_spec";
+    case ADAMAS_UNSUPPORTED:
+      return "unsupported";
+    case ADAMAS_INVALID_ARGUMENT:
+      return "invalid_argument";
+    case ADAMAS_UNAVAILABLE:
+      return "unavailable";
+    case ADAMAS_COMPILE_FAILED:
+      return "compile_failed";
+    case ADAMAS_DEVICE_ERROR:
+      return "device_error";
+    case ADAMAS_IO_ERROR:
+      return "io_error";
+    case ADAMAS_OUT_OF_MEMORY:
+      return "out_of_memory";
+    case ADAMAS_INVALID_HANDLE:
+      return "invalid_handle";
+    case ADAMAS_TIMEOUT:
+      return "timeout";
+    case ADAMAS_INTERNAL:
+      return "internal";
   }
   return "unknown";
 }
@@ -136,8 +150,8 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
     adamas_context handle;
     handle.context = std::make_shared<runtime::Context>(
         given.device == nullptr ? "auto" : given.device,
-        given.cache_dir == nullptr ? std::nullopt : std::optional<std::string>(given.cache_dir), given.threads,
-        log_function(given));
+        given.cache_dir == nullptr ? std::nullopt : std::optional<std::string>(given.cache_dir),
+        given.threads, log_function(given));
     const runtime::Device& device = handle.context->device();
     handle.device_id = device.id();
     handle.device_name = device.name();
@@ -199,8 +213,8 @@ adamas_status adamas_future_wait(adamas_future* future, int64_t timeout_ms, adam
     handle.context->check_process();
     if (timeout_ms >= 0 &&
         handle.result.wait_for(std::chrono::milliseconds(timeout_ms)) != std::future_status::ready) {
-      throw Error(ADAMAS_TIMEOUT, "timeout_ms", fmt::to_string(timeout_ms), "ended before the kernel was ready",
-                  "wait again");
+      throw Error(ADAMAS_TIMEOUT, "timeout_ms", fmt::to_string(timeout_ms),
+                  "ended before the kernel was ready", "wait again");
     }
     *out = make_handle(handle.result.get());
   });
@@ -214,18 +228,18 @@ adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_
     const runtime::Kernel& made = *handle.kernel;
     const runtime::PrepareReport& report = made.report();
     sized_fill(info,
-               adamas_kernel_info{
-                   .struct_size = 0,
-                   .spec = handle.spec.c_str(),
-                   .tuning = handle.tuning.c_str(),
-                   .target = report.target.c_str(),
-                   .units = static_cast<int32_t>(adamas::codegen::kUnits.size()),
-                   .compiles = report.compiles,
-                   .compile_ms = report.compile_ms,
-                   .load_ms = report.load_ms,
-                   .layout_id = handle.layout_id.c_str(),
-                   .code_bytes = made.code_bytes(),
-                   .code_row_bytes = static_cast<uint32_t>(made.device().generator().code_row_bytes(made.spec()))},
+               adamas_kernel_info{.struct_size = 0,
+                                  .spec = handle.spec.c_str(),
+                                  .tuning = handle.tuning.c_str(),
+                                  .target = report.target.c_str(),
+                                  .units = static_cast<int32_t>(adamas::codegen::kUnits.size()),
+                                  .compiles = report.compiles,
+                                  .compile_ms = report.compile_ms,
+                                  .load_ms = report.load_ms,
+                                  .layout_id = handle.layout_id.c_str(),
+                                  .code_bytes = made.code_bytes(),
+                                  .code_row_bytes = static_cast<uint32_t>(
+                                      made.device().generator().code_row_bytes(made.spec()))},
                "info");
   });
 }
@@ -294,7 +308,8 @@ adamas_status adamas_counters_clear(adamas_context* ctx, void* counters, void* s
   });
 }
 
-adamas_status adamas_counters_read(adamas_context* ctx, const void* counters, adamas_counters* host, void* stream) {
+adamas_status adamas_counters_read(adamas_context* ctx, const void* counters, adamas_counters* host,
+                                   void* stream) {
   return guarded(error_scope(ctx, Magic::context), [&] {
     check_counters(counters);
     check_out(host, "host");
@@ -335,8 +350,8 @@ adamas_status adamas_free(adamas_context* ctx, void* pointer) {
   return guarded(error_scope(ctx, Magic::context), [&] { live_context(ctx).device().release(pointer); });
 }
 
-adamas_status adamas_copy(adamas_context* ctx, void* to, const void* from, uint64_t bytes, adamas_copy_kind kind,
-                          void* stream) {
+adamas_status adamas_copy(adamas_context* ctx, void* to, const void* from, uint64_t bytes,
+                          adamas_copy_kind kind, void* stream) {
   return guarded(error_scope(ctx, Magic::context), [&] {
     const runtime::Device& device = live_context(ctx).device();
     if (bytes == 0) return;

@@ -27,15 +27,19 @@ constexpr double kQueryShrink = 0.3 / 0.9816;
 
 std::span<const double> half_points(int buckets) {
   switch (buckets) {
-    case 2: return kPoints2;
-    case 4: return kPoints4;
-    case 8: return kPoints8;
-    default: return kPoints16;
+    case 2:
+      return kPoints2;
+    case 4:
+      return kPoints4;
+    case 8:
+      return kPoints8;
+    default:
+      return kPoints16;
   }
 }
 
-/// Mean square is all that matters here and the transform is orthonormal, block by block: in exact arithmetic the
-/// rotated rows have the square sum of the stored ones. So no transform is needed.
+/// Mean square is all that matters here and the transform is orthonormal, block by block: in exact arithmetic
+/// the rotated rows have the square sum of the stored ones. So no transform is needed.
 class SquareMean {
  public:
   void add(float value) {
@@ -59,8 +63,10 @@ double checked(double sigma, const char* field, int head) {
 
 void append_thresholds(std::vector<float>& out, int buckets, double factor) {
   const auto half = half_points(buckets);
-  for (std::size_t i = half.size() - 1; i > 0; --i) out.push_back(static_cast<float>(-half[i] * factor));
-  for (const double point : half) out.push_back(static_cast<float>(point * factor));
+  for (std::size_t i = half.size() - 1; i > 0; --i)
+    out.push_back(static_cast<float>(-half[i] * factor));
+  for (const double point : half)
+    out.push_back(static_cast<float>(point * factor));
 }
 
 }  // namespace
@@ -83,7 +89,8 @@ Thresholds calibrate(const codegen::Spec& spec, const Samples& samples) {
     SquareMean key;
     for (std::int64_t row = 0; row < samples.key_count; ++row) {
       const std::int64_t base = (row * samples.kv_heads + head) * dim;
-      for (int i = 0; i < dim; ++i) key.add(load_element(samples.keys, base + i, spec.kv_type));
+      for (int i = 0; i < dim; ++i)
+        key.add(load_element(samples.keys, base + i, spec.kv_type));
     }
     append_thresholds(thresholds.key, spec.buckets, checked(key.root(), "keys", head));
 
@@ -92,7 +99,8 @@ Thresholds calibrate(const codegen::Spec& spec, const Samples& samples) {
     const int query_heads = samples.kv_heads * spec.group;
     for (std::int64_t row = 0; row < samples.query_count; ++row) {
       const std::int64_t base = (row * query_heads + head * spec.group) * dim;
-      for (int i = 0; i < spec.group * dim; ++i) query.add(load_element(samples.queries, base + i, spec.q_type));
+      for (int i = 0; i < spec.group * dim; ++i)
+        query.add(load_element(samples.queries, base + i, spec.q_type));
     }
     append_thresholds(thresholds.query, spec.buckets, kQueryShrink * checked(query.root(), "queries", head));
   }

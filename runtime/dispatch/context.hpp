@@ -23,7 +23,8 @@ class Context {
   Cache& cache() const { return *cache_; }
   /// Never 0; tells contexts apart even when an address is reused.
   std::uint64_t id() const { return id_; }
-  /// @throws codegen::Error(ADAMAS_INVALID_HANDLE) in a child process: threads and driver state did not survive fork.
+  /// @throws codegen::Error(ADAMAS_INVALID_HANDLE) in a child process: threads and driver state did not
+  /// survive fork.
   void check_process() const;
 
  private:

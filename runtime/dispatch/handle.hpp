@@ -1,4 +1,5 @@
-// Handles of the C interface: a magic number that tells type and liveness, and a shared reference to the real thing.
+// Handles of the C interface: a magic number that tells type and liveness, and a shared reference to the real
+// thing.
 #pragma once
 
 #include <cstddef>
@@ -23,8 +24,8 @@ enum class Magic : std::uint64_t {
   destroyed = 0xdeaddead'deaddead,
 };
 
-/// Where the handles of one type live. Their memory is never given back, so that a destroyed handle can be read and
-/// told from a live one; it serves a new handle only after many others have been destroyed.
+/// Where the handles of one type live. Their memory is never given back, so that a destroyed handle can be
+/// read and told from a live one; it serves a new handle only after many others have been destroyed.
 template <class Handle>
 class HandleStore {
  public:

@@ -47,22 +47,21 @@ struct LoadedUnit {
   CacheEntry entry;
 };
 
-/// A binary that the loader refuses is a miss: forget it and compile once more.
+/// A binary that the loader refuses is a miss: forget it and look again. Several compilers' binaries may lie
+/// under one key, so the next may be refused too; what was compiled just now is not.
 LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit unit) {
   const Device& device = context.device();
-  const auto compile = [&](const CacheKey& missing) { return compile_unit(*device.compiler(), missing); };
-  const auto load = [&](const CacheEntry& entry) {
-    return device.load("adamas_" + std::string(codegen::name(unit)), *entry.binary, stages_of(unit));
-  };
-  CacheEntry entry = context.cache().get({key}, compile);
-  try {
-    return {load(entry), entry};
-  } catch (const Error& error) {
-    if (error.code() != ADAMAS_DEVICE_ERROR || entry.origin == CacheEntry::Origin::compiled) throw;
+  for (;;) {
+    const CacheEntry entry = context.cache().get(
+        {key}, [&](const CacheKey& missing) { return compile_unit(*device.compiler(), missing); });
+    try {
+      return {device.load("adamas_" + std::string(codegen::name(unit)), *entry.binary, stages_of(unit)),
+              entry};
+    } catch (const Error& error) {
+      if (error.code() != ADAMAS_DEVICE_ERROR || entry.origin == CacheEntry::Origin::compiled) throw;
+      context.cache().reject(key, entry);
+    }
   }
-  context.cache().reject(key, entry);
-  entry = context.cache().get({key}, compile);
-  return {load(entry), entry};
 }
 
 }  // namespace
@@ -125,8 +124,8 @@ std::shared_ptr<const Kernel> Kernel::prepare(std::shared_ptr<Context> context, 
 
 void Kernel::load_units(const std::string& tuning_text) {
   const auto start = Clock::now();
-  // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One target
-  // for all units: their Tuning, and so their grids, must agree.
+  // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One
+  // target for all units: their Tuning, and so their grids, must agree.
   const auto targets = device().targets();
   UnitKeys keys;
   for (std::size_t t = 0; t <= targets.size(); ++t) {
@@ -152,11 +151,11 @@ void Kernel::load_units(const std::string& tuning_text) {
   const auto compile_start = Clock::now();
   std::vector<std::future<LoadedUnit>> compiling;
   for (const std::size_t i : missing) {
-    compiling.push_back(std::async(std::launch::async, [this, &keys, i] {
-      return load_unit(*context_, keys[i], codegen::kUnits[i]);
-    }));
+    compiling.push_back(std::async(
+        std::launch::async, [this, &keys, i] { return load_unit(*context_, keys[i], codegen::kUnits[i]); }));
   }
-  for (std::size_t n = 0; n < missing.size(); ++n) units[missing[n]] = compiling[n].get();
+  for (std::size_t n = 0; n < missing.size(); ++n)
+    units[missing[n]] = compiling[n].get();
   if (!missing.empty()) report_.compile_ms = milliseconds_since(compile_start);
 
   for (std::size_t i = 0; i < units.size(); ++i) {

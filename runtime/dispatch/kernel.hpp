@@ -1,4 +1,5 @@
-// Kernel: the compiled and loaded stages of one Spec for given capacities. Immutable; shared by plans and threads.
+// Kernel: the compiled and loaded stages of one Spec for given capacities. Immutable; shared by plans and
+// threads.
 #pragma once
 
 #include <array>
@@ -20,7 +21,8 @@ struct Capacity {
   std::int64_t max_slots = 0;
 };
 
-/// How capacities become slots and pages. A contiguous cache is pages of one whole sequence row, or, packed, one page.
+/// How capacities become slots and pages. A contiguous cache is pages of one whole sequence row, or, packed,
+/// one page.
 struct Geometry {
   std::int64_t page_tokens = 0;
   std::int64_t pages = 0;

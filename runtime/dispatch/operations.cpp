@@ -89,7 +89,8 @@ Args call_args(const Plan& plan, const WorkspaceLayout& layout, const adamas_cal
   return args;
 }
 
-/// Stages read and write positions and counts in one place: the caller's arrays where they fit, workspace otherwise.
+/// Stages read and write positions and counts in one place: the caller's arrays where they fit, workspace
+/// otherwise.
 void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call& call) {
   auto* workspace = static_cast<unsigned char*>(call.workspace);
   args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
@@ -99,8 +100,8 @@ void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call&
   args.counts = call.counts != nullptr ? call.counts : reinterpret_cast<int*>(workspace + layout.counts);
 }
 
-void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape, const Args& args,
-            Stream stream) {
+void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape,
+            const Args& args, Stream stream) {
   const codegen::Generator& generator = kernel.device().generator();
   for (const Stage stage : stages) {
     const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.tuning(), shape);
@@ -157,7 +158,8 @@ void select(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call, {.operation = "select", .codes = true, .selection = true});
   Args args = call_args(plan, plan.workspace(), call);
   put_selection(args, plan.workspace(), call);
-  args.out = nullptr;  // select has none, whatever the caller's block holds: by this its last stage knows to count
+  args.out =
+      nullptr;  // select has none, whatever the caller's block holds: by this its last stage knows to count
   args.out_scores = call.scores;
   args.query_codes = call.query_codes;
   launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select}, plan.shape(), args, stream);
@@ -174,7 +176,8 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 }
 
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
-  check_call(plan, plan.workspace(), call, {.operation = "decode", .cache = true, .codes = true, .out = true});
+  check_call(plan, plan.workspace(), call,
+             {.operation = "decode", .cache = true, .codes = true, .out = true});
   Args args = call_args(plan, plan.workspace(), call);
   put_selection(args, plan.workspace(), call);
   launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},

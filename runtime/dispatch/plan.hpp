@@ -1,5 +1,5 @@
-// Plan: a kernel plus the batch and the dense_below policy of a call. Cheap to make; owns no device memory, only the
-// layout of the workspace.
+// Plan: a kernel plus the batch and the dense_below policy of a call. Cheap to make; owns no device memory,
+// only the layout of the workspace.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Memory for tests, of either device. On the CPU every buffer ends at an unreadable page and begins after one, so that
-// a read or write outside faults at once; it starts wherever its size puts it, so element alignment is tested too.
+// Memory for tests, of either device. On the CPU every buffer ends at an unreadable page and begins after
+// one, so that a read or write outside faults at once; it starts wherever its size puts it, so element
+// alignment is tested too.
 #pragma once
 
 #include <sys/mman.h>
@@ -33,8 +34,12 @@ class DeviceMemory {
     write(initial.data(), bytes);
   }
   DeviceMemory(DeviceMemory&& other) noexcept
-      : context_(other.context_), bytes_(other.bytes_), guarded_(other.guarded_), data_(other.data_),
-        mapping_(other.mapping_), mapped_(other.mapped_) {
+      : context_(other.context_),
+        bytes_(other.bytes_),
+        guarded_(other.guarded_),
+        data_(other.data_),
+        mapping_(other.mapping_),
+        mapped_(other.mapped_) {
     other.data_ = nullptr;
     other.mapping_ = nullptr;
   }
@@ -62,13 +67,15 @@ class DeviceMemory {
   std::size_t size() const { return bytes_; }
 
   void write(const void* from, std::size_t bytes) const {
-    if (bytes > 0) detail::check(adamas_copy(context_->get(), data_, from, bytes, ADAMAS_HOST_TO_DEVICE, nullptr));
+    if (bytes > 0)
+      detail::check(adamas_copy(context_->get(), data_, from, bytes, ADAMAS_HOST_TO_DEVICE, nullptr));
   }
   template <class T>
   std::vector<T> read() const {
     std::vector<T> values(bytes_ / sizeof(T));
     if (bytes_ > 0) {
-      detail::check(adamas_copy(context_->get(), values.data(), data_, bytes_, ADAMAS_DEVICE_TO_HOST, nullptr));
+      detail::check(
+          adamas_copy(context_->get(), values.data(), data_, bytes_, ADAMAS_DEVICE_TO_HOST, nullptr));
     }
     return values;
   }

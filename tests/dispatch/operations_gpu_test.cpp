@@ -7,12 +7,14 @@ namespace adamas::tests {
 
 TEST_CASE("cuda: fixed scenarios") {
   const Context context("cuda:0");
-  for (const Scenario& scenario : fixed_scenarios()) check_scenario(context, scenario);
+  for (const Scenario& scenario : fixed_scenarios())
+    check_scenario(context, scenario);
 }
 
 TEST_CASE("cuda: random scenarios") {
   const Context context("cuda:0");
-  for (std::uint64_t seed = 1; seed <= 60; ++seed) check_scenario(context, random_scenario(seed));
+  for (std::uint64_t seed = 1; seed <= 60; ++seed)
+    check_scenario(context, random_scenario(seed));
 }
 
 }  // namespace adamas::tests

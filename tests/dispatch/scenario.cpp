@@ -23,9 +23,12 @@ using codegen::Spec;
 
 oracle::Format format_of(ElementType type) {
   switch (type) {
-    case ElementType::f16: return oracle::Format::kF16;
-    case ElementType::bf16: return oracle::Format::kBF16;
-    default: return oracle::Format::kF32;
+    case ElementType::f16:
+      return oracle::Format::kF16;
+    case ElementType::bf16:
+      return oracle::Format::kBF16;
+    default:
+      return oracle::Format::kF32;
   }
 }
 
@@ -87,7 +90,8 @@ Placement place(const Scenario& scenario, const Spec& spec, oracle::Random& rand
   const int longest = *std::max_element(scenario.lengths.begin(), scenario.lengths.end());
   placement.starts.assign(batch, 0);
   if (scenario.starts) {
-    for (auto& start : placement.starts) start = static_cast<std::int32_t>(random.integer(0, 37));
+    for (auto& start : placement.starts)
+      start = static_cast<std::int32_t>(random.integer(0, 37));
   }
   placement.slots.resize(batch);
   const bool paged = spec.cache_form == codegen::CacheForm::block_table;
@@ -105,17 +109,19 @@ Placement place(const Scenario& scenario, const Spec& spec, oracle::Random& rand
     std::vector<std::int32_t> order(placement.pages);
     std::iota(order.begin(), order.end(), 0);
     for (std::size_t i = order.size(); i > 1; --i) {
-      std::swap(order[i - 1], order[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(i) - 1))]);
+      std::swap(order[i - 1],
+                order[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(i) - 1))]);
     }
     placement.table.assign(static_cast<std::size_t>(batch * placement.table_stride), -77);
     std::size_t next = 0;
     for (int b = 0; b < batch; ++b) {
-      for (std::int64_t i = 0; i < used[b]; ++i) placement.table[b * placement.table_stride + i] = order[next++];
+      for (std::int64_t i = 0; i < used[b]; ++i)
+        placement.table[b * placement.table_stride + i] = order[next++];
       for (int p = 0; p < scenario.lengths[b]; ++p) {
         const std::int64_t index = placement.starts[b] + p;
-        placement.slots[b].push_back(
-            placement.table[b * placement.table_stride + index / spec.page_size] * std::int64_t{spec.page_size} +
-            index % spec.page_size);
+        placement.slots[b].push_back(placement.table[b * placement.table_stride + index / spec.page_size] *
+                                         std::int64_t{spec.page_size} +
+                                     index % spec.page_size);
       }
     }
   } else if (scenario.packed) {
@@ -123,7 +129,8 @@ Placement place(const Scenario& scenario, const Spec& spec, oracle::Random& rand
     std::int64_t next = 0;
     for (int b = 0; b < batch; ++b) {
       placement.starts[b] = static_cast<std::int32_t>(next);
-      for (int p = 0; p < scenario.lengths[b]; ++p) placement.slots[b].push_back(next + p);
+      for (int p = 0; p < scenario.lengths[b]; ++p)
+        placement.slots[b].push_back(next + p);
       next += scenario.lengths[b] + random.integer(0, 5);
     }
     placement.pages = 1;
@@ -159,7 +166,8 @@ class CacheBuilder {
       token = layout_ == HostLayout::token_major ? heads_ * dim : dim;
       head = layout_ == HostLayout::token_major ? dim : tokens * dim;
     };
-    strides(key_dim, cache_.strides.key_page_stride, cache_.strides.key_token_stride, cache_.strides.key_head_stride);
+    strides(key_dim, cache_.strides.key_page_stride, cache_.strides.key_token_stride,
+            cache_.strides.key_head_stride);
     strides(value_dim, cache_.strides.value_page_stride, cache_.strides.value_token_stride,
             cache_.strides.value_head_stride);
     const auto width = static_cast<std::size_t>(element_bytes(spec.kv_type));
@@ -169,11 +177,13 @@ class CacheBuilder {
     if (!together) cache_.value.assign(rows * value_dim * width, std::byte{0xff});
   }
 
-  void put(std::int64_t slot, int head, const std::vector<std::byte>& key, const std::vector<std::byte>& value) {
+  void put(std::int64_t slot, int head, const std::vector<std::byte>& key,
+           const std::vector<std::byte>& value) {
     const std::int64_t page = slot / placement_.page_tokens, token = slot % placement_.page_tokens;
     const auto width = static_cast<std::int64_t>(element_bytes(spec_.kv_type));
     const auto& s = cache_.strides;
-    const auto key_at = (page * s.key_page_stride + token * s.key_token_stride + head * s.key_head_stride) * width;
+    const auto key_at =
+        (page * s.key_page_stride + token * s.key_token_stride + head * s.key_head_stride) * width;
     std::copy(key.begin(), key.end(), cache_.key.begin() + key_at);
     if (layout_ == HostLayout::interleaved) {
       std::copy(value.begin(), value.end(), cache_.key.begin() + key_at + spec_.head_dim * width);
@@ -203,7 +213,8 @@ void check_rows(const std::vector<double>& want, const std::vector<float>& got, 
       difference += (w - g) * (w - g);
       size += w * w;
     }
-    if (!std::isfinite(size)) continue;  // the contract promises nothing for the values of a row that saw NaN or Inf
+    if (!std::isfinite(size))
+      continue;  // the contract promises nothing for the values of a row that saw NaN or Inf
     INFO(what, " row-head ", first_row + row);
     if (size == 0) {
       CHECK(difference == 0);
@@ -213,7 +224,8 @@ void check_rows(const std::vector<double>& want, const std::vector<float>& got, 
   }
 }
 
-void check_lse(const std::vector<double>& want, const std::vector<float>& got, std::size_t first, const char* what) {
+void check_lse(const std::vector<double>& want, const std::vector<float>& got, std::size_t first,
+               const char* what) {
   for (std::size_t i = 0; i < want.size(); ++i) {
     if (std::isnan(want[i]) || want[i] == std::numeric_limits<double>::infinity()) continue;
     INFO(what, " LSE of row-head ", first + i);
@@ -264,11 +276,13 @@ class Run {
     call_.window = scenario_.window;
     call_.dense_below = scenario_.dense_below;
     if (spec_.sink_logits) {
-      for (int h = 0; h < query_heads_; ++h) call_.sink_logits.push_back(static_cast<float>(random_.normal()));
+      for (int h = 0; h < query_heads_; ++h)
+        call_.sink_logits.push_back(static_cast<float>(random_.normal()));
     }
     CacheBuilder builder(scenario_, spec_, placement_);
     for (int b = 0; b < batch_; ++b) {
-      problems_.push_back(oracle::random_problem(random_, config_, call_, scenario_.lengths[b], scenario_.kind));
+      problems_.push_back(
+          oracle::random_problem(random_, config_, call_, scenario_.lengths[b], scenario_.kind));
       const auto& problem = problems_.back();
       const auto keys = problem.key_rows(config_, call_), values = problem.value_rows(config_, call_);
       for (int p = 0; p < scenario_.lengths[b]; ++p) {
@@ -309,8 +323,9 @@ class Run {
     }
     adamas_cache cache = host_cache_.strides;
     cache.key = key_memory_->data();
-    cache.value = value_memory_ ? value_memory_->data()
-                                : key_memory_->as<std::byte>() + spec_.head_dim * element_bytes(spec_.kv_type);
+    cache.value = value_memory_
+                      ? value_memory_->data()
+                      : key_memory_->as<std::byte>() + spec_.head_dim * element_bytes(spec_.kv_type);
     cache.table = placement_.table.empty() ? nullptr : table_memory_->as<std::int32_t>();
     cache.table_stride = placement_.table_stride;
     return cache;
@@ -330,7 +345,8 @@ class Run {
       return codes;
     }
     std::vector<std::int32_t> slots{-1};
-    for (const auto& sequence : placement_.slots) slots.insert(slots.end(), sequence.begin(), sequence.end());
+    for (const auto& sequence : placement_.slots)
+      slots.insert(slots.end(), sequence.begin(), sequence.end());
     slots.push_back(-5);
     const auto slot_memory = DeviceMemory::of(context_, slots);
     const DeviceMemory counters(context_, ADAMAS_COUNTERS_BYTES);
@@ -352,10 +368,12 @@ class Run {
     const std::int64_t slots = placement_.page_tokens * placement_.pages;
     const std::size_t slot_bytes = static_cast<std::size_t>(scenario_.kv_heads) * spec_.head_dim;
     const DeviceMemory bytes(context_, slots * slot_bytes);
-    kernel_.codes_export({.codes = codes.data(), .bytes = bytes.as<std::uint8_t>(), .first_slot = 0, .count = slots});
+    kernel_.codes_export(
+        {.codes = codes.data(), .bytes = bytes.as<std::uint8_t>(), .first_slot = 0, .count = slots});
     const auto exported = bytes.read<std::uint8_t>();
     for (int b = 0; b < batch_; ++b) {
-      want_codes_.push_back(oracle::encode_keys(config_, problems_[b].key_rows(config_, call_), thresholds_.key));
+      want_codes_.push_back(
+          oracle::encode_keys(config_, problems_[b].key_rows(config_, call_), thresholds_.key));
       std::size_t wrong = 0;
       for (int p = 0; p < scenario_.lengths[b]; ++p) {
         wrong += std::memcmp(want_codes_[b].data() + p * slot_bytes,
@@ -422,7 +440,8 @@ class Run {
     for (int b = 0; b < batch_; ++b) {
       const int tokens = scenario_.lengths[b];
       const oracle::Call oracle_call = call_of(b);
-      const auto query = oracle::encode_queries(config_, problems_[b].query_rows(config_, call_), thresholds_.query);
+      const auto query =
+          oracle::encode_queries(config_, problems_[b].query_rows(config_, call_), thresholds_.query);
       const auto want_scores = oracle::scores(config_, oracle_call, {query, query_heads_, spec_.head_dim},
                                               {want_codes_[b], scenario_.kv_heads, spec_.head_dim});
       selections_wanted_.push_back(oracle::select_all(config_, oracle_call, tokens, want_scores));
@@ -520,15 +539,18 @@ class Run {
     const struct {
       Operation operation;
       const char* name;
-    } operations[] = {{Operation::attend, "attend"}, {Operation::decode, "decode"}, {Operation::dense, "dense"}};
+    } operations[] = {
+        {Operation::attend, "attend"}, {Operation::decode, "decode"}, {Operation::dense, "dense"}};
     for (const auto& [operation, name] : operations) {
       std::vector<float> out, lse, again, lse_again;
       run_operation(operation, codes, out, lse);
       run_operation(operation, codes, again, lse_again);
-      CHECK_MESSAGE(std::memcmp(out.data(), again.data(), out.size() * 4) == 0, name, " differs between two runs");
+      CHECK_MESSAGE(std::memcmp(out.data(), again.data(), out.size() * 4) == 0, name,
+                    " differs between two runs");
       for (int b = 0; b < batch_; ++b) {
         const auto queries = problems_[b].query_rows(config_, call_);
-        const auto keys = problems_[b].key_rows(config_, call_), values = problems_[b].value_rows(config_, call_);
+        const auto keys = problems_[b].key_rows(config_, call_),
+                   values = problems_[b].value_rows(config_, call_);
         const oracle::Call oracle_call = call_of(b);
         oracle::Output want;
         if (operation == Operation::attend) {
@@ -572,10 +594,11 @@ class Run {
 
 std::string Scenario::text() const {
   return fmt::format(
-      "spec \"{}\" tuning \"{}\" kv_heads {} lengths [{}] kind {} layout {} packed {} starts {} row_budgets {} bulk {} "
+      "spec \"{}\" tuning \"{}\" kv_heads {} lengths [{}] kind {} layout {} packed {} starts {} row_budgets "
+      "{} bulk {} "
       "dense_below {} window {} soft_cap {} seed {}",
-      spec, tuning, kv_heads, fmt::join(lengths, ", "), static_cast<int>(kind), static_cast<int>(layout), packed,
-      starts, row_budgets, bulk, dense_below, window, soft_cap, seed);
+      spec, tuning, kv_heads, fmt::join(lengths, ", "), static_cast<int>(kind), static_cast<int>(layout),
+      packed, starts, row_budgets, bulk, dense_below, window, soft_cap, seed);
 }
 
 void check_scenario(const Context& context, const Scenario& scenario) {

@@ -1,5 +1,6 @@
-// A scenario: one Spec and one call over ragged sequences, run through every operation of the public interface and held
-// against the oracle. Codes, query integers, scores and selections must agree bit by bit, attention within tolerance.
+// A scenario: one Spec and one call over ragged sequences, run through every operation of the public
+// interface and held against the oracle. Codes, query integers, scores and selections must agree bit by bit,
+// attention within tolerance.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +26,10 @@ struct Scenario {
   int kv_heads = 2;
   oracle::RowKind kind = oracle::RowKind::kNormal;
   HostLayout layout = HostLayout::token_major;
-  bool packed = false;        ///< contiguous: one array for all sequences
-  bool starts = false;        ///< positions begin somewhere inside the sequence'"'"'s table or row
-  bool row_budgets = false;   ///< a budget of its own for each row
-  bool bulk = false;          ///< encode a range of slots in place of a list
+  bool packed = false;       ///< contiguous: one array for all sequences
+  bool starts = false;       ///< positions begin somewhere inside the sequence'"'"'s table or row
+  bool row_budgets = false;  ///< a budget of its own for each row
+  bool bulk = false;         ///< encode a range of slots in place of a list
   std::int64_t dense_below = 0;
   int window = 0;
   float soft_cap = 0;

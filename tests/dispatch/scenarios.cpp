@@ -30,10 +30,14 @@ std::vector<Scenario> fixed_scenarios() {
   }
   // NaN and infinity in keys and queries.
   add({.spec = "head_dim=64 budget=16 group=2", .lengths = {70, 40}, .kind = RowKind::kSpecial});
-  add({.spec = "head_dim=64 budget=16 group=2 estimator=manhattan", .lengths = {70, 40}, .kind = RowKind::kSpecial});
+  add({.spec = "head_dim=64 budget=16 group=2 estimator=manhattan",
+       .lengths = {70, 40},
+       .kind = RowKind::kSpecial});
   // Every order of Hadamard matrix, block-diagonal too; value_dim of its own.
   add({.spec = "head_dim=80 group=5 budget=32", .lengths = {200, 33}, .kind = RowKind::kInteger});
-  add({.spec = "head_dim=96 group=5 budget=32 value_dim=64", .lengths = {200, 31}, .kind = RowKind::kInteger});
+  add({.spec = "head_dim=96 group=5 budget=32 value_dim=64",
+       .lengths = {200, 31},
+       .kind = RowKind::kInteger});
   add({.spec = "head_dim=112 group=7 budget=32", .lengths = {150, 90}, .kind = RowKind::kInteger});
   add({.spec = "head_dim=192 value_dim=128 group=2 budget=32", .lengths = {150}, .kind = RowKind::kInteger});
   add({.spec = "head_dim=256 group=2 budget=64", .lengths = {180, 64}});
@@ -59,21 +63,31 @@ std::vector<Scenario> fixed_scenarios() {
   for (const int page : {1, 3, 16, 48, 64, 1024}) {
     add({.spec = fmt::format("head_dim=64 page_size={} budget=16 group=2", page),
          .lengths = {100, 7},
-         .layout = page == 48 ? HostLayout::head_major : page == 64 ? HostLayout::interleaved : HostLayout::token_major,
+         .layout = page == 48   ? HostLayout::head_major
+                   : page == 64 ? HostLayout::interleaved
+                                : HostLayout::token_major,
          .starts = page % 16 != 0});
   }
   add({.spec = "head_dim=64 cache_form=contiguous budget=16 group=2", .lengths = {100, 0, 65}, .bulk = true});
-  add({.spec = "head_dim=64 cache_form=contiguous budget=16", .lengths = {100, 65}, .layout = HostLayout::head_major,
+  add({.spec = "head_dim=64 cache_form=contiguous budget=16",
+       .lengths = {100, 65},
+       .layout = HostLayout::head_major,
        .starts = true});
-  add({.spec = "head_dim=96 cache_form=contiguous budget=16 group=3", .lengths = {100, 1, 70}, .packed = true});
+  add({.spec = "head_dim=96 cache_form=contiguous budget=16 group=3",
+       .lengths = {100, 1, 70},
+       .packed = true});
   // Forms.
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head", .lengths = {120, 16}});
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head estimator=manhattan", .lengths = {120, 16}});
   add({.spec = "head_dim=64 budget=16 query_rows=4 group=2", .lengths = {120, 3, 0, 18}});
   add({.spec = "head_dim=64 budget=16 query_rows=8 window=on sink=4", .lengths = {120, 40}, .window = 33});
-  add({.spec = "head_dim=64 budget=16 soft_cap=on sink_logits=on group=2", .lengths = {120, 0}, .soft_cap = 2.5F});
+  add({.spec = "head_dim=64 budget=16 soft_cap=on sink_logits=on group=2",
+       .lengths = {120, 0},
+       .soft_cap = 2.5F});
   add({.spec = "head_dim=64 budget=16 lse=off", .lengths = {50}});
-  add({.spec = "head_dim=64 budget=16 sink=3 recent=5 group=2", .lengths = {90, 30, 12}, .row_budgets = true});
+  add({.spec = "head_dim=64 budget=16 sink=3 recent=5 group=2",
+       .lengths = {90, 30, 12},
+       .row_budgets = true});
   add({.spec = "head_dim=64 budget=16 group=2", .lengths = {90, 30, 12, 16}, .dense_below = -1});
   add({.spec = "head_dim=64 budget=16 group=2", .lengths = {90, 30, 12}, .dense_below = 50});
   add({.spec = "head_dim=64 budget=1 group=2", .lengths = {90, 1}});
@@ -101,15 +115,17 @@ Scenario random_scenario(std::uint64_t seed) {
   const bool manhattan = chance(40);
   const bool contiguous = chance(30);
   const bool window = chance(20), soft_cap = chance(20);
-  std::string spec = fmt::format("head_dim={} buckets={} budget={} sink={} recent={} group={} scope={}", head_dim,
-                                 pick(Ints{2, 4, 4, 4, 8, 16}), budget, sink, recent,
-                                 pick(Ints{1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16}), pick(Texts{"query_head", "kv_head"}));
+  std::string spec =
+      fmt::format("head_dim={} buckets={} budget={} sink={} recent={} group={} scope={}", head_dim,
+                  pick(Ints{2, 4, 4, 4, 8, 16}), budget, sink, recent,
+                  pick(Ints{1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16}), pick(Texts{"query_head", "kv_head"}));
   if (chance(25)) spec += fmt::format(" value_dim={}", pick(Ints{16, 64, 80, 128}));
   spec += manhattan ? " estimator=manhattan" : fmt::format(" query_bits={}", random.integer(3, 8));
   spec += fmt::format(" query_rows={}", pick(Ints{1, 1, 1, 2, 5, 8}));
   spec += fmt::format(" kv_type={} q_type={} out_type={}", pick(Texts{"f16", "bf16"}),
                       pick(Texts{"f16", "bf16", "f32"}), pick(Texts{"f16", "bf16", "f32"}));
-  spec += contiguous ? " cache_form=contiguous" : fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
+  spec += contiguous ? " cache_form=contiguous"
+                     : fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
   if (window) spec += " window=on";
   if (soft_cap) spec += " soft_cap=on";
   if (chance(20)) spec += " sink_logits=on";
@@ -120,8 +136,9 @@ Scenario random_scenario(std::uint64_t seed) {
     scenario.lengths.push_back(static_cast<int>(chance(15) ? random.integer(0, 3) : random.integer(1, 400)));
   }
   scenario.kv_heads = static_cast<int>(random.integer(1, 3));
-  scenario.kind = pick(std::initializer_list<RowKind>{RowKind::kNormal, RowKind::kNormal, RowKind::kInteger,
-                                                      RowKind::kInteger, RowKind::kAllEqual, RowKind::kSpecial});
+  scenario.kind =
+      pick(std::initializer_list<RowKind>{RowKind::kNormal, RowKind::kNormal, RowKind::kInteger,
+                                          RowKind::kInteger, RowKind::kAllEqual, RowKind::kSpecial});
   scenario.layout = pick(std::initializer_list<HostLayout>{HostLayout::token_major, HostLayout::head_major,
                                                            HostLayout::interleaved});
   scenario.packed = contiguous && chance(50);

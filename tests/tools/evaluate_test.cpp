@@ -1,5 +1,5 @@
-// `adamas eval` on the bundled sample reproduces the design's accuracy table on the CPU; dumps that cannot be are
-// refused by name; thresholds survive a file.
+// `adamas eval` on the bundled sample reproduces the design's accuracy table on the CPU; dumps that cannot be
+// are refused by name; thresholds survive a file.
 #include <doctest/doctest.h>
 #include <unistd.h>
 
@@ -73,8 +73,9 @@ TEST_CASE("thresholds from a file are those that were calibrated") {
   const TemporaryFile file;
   const std::vector<std::uint64_t> shape{3, 3};
   tools::write_safetensors(
-      file.path, {{"layer14.key_thresholds", tools::DType::kF32, shape, std::as_bytes(std::span(made.key))},
-                  {"layer14.query_thresholds", tools::DType::kF32, shape, std::as_bytes(std::span(made.query))}});
+      file.path,
+      {{"layer14.key_thresholds", tools::DType::kF32, shape, std::as_bytes(std::span(made.key))},
+       {"layer14.query_thresholds", tools::DType::kF32, shape, std::as_bytes(std::span(made.query))}});
   const auto opened = tools::SafetensorsFile::open(file.path);
   const auto read = tools::load_thresholds(opened, layers[0], spec);
   CHECK(read.key == made.key);

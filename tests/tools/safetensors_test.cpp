@@ -278,15 +278,16 @@ TEST_CASE("names in messages are short and harmless") {
   CHECK(message.size() < 300);
   CHECK(message.find('\x1b') == message.npos);
   // Cut between characters, not inside one.
-  const std::string accents = refusal(image(R"({"x)" +
-                                                [] {
-                                                  std::string s;
-                                                  for (int i = 0; i < 100; ++i)
-                                                    s += "é";
-                                                  return s;
-                                                }() +
-                                                R"(":1})",
-                                            0));
+  const std::string accents = refusal(image(
+      R"({"x)" +
+          [] {
+            std::string s;
+            for (int i = 0; i < 100; ++i)
+              s += "é";
+            return s;
+          }() +
+          R"(":1})",
+      0));
   CHECK(contains(accents, "é...'"));
 }
 

@@ -15,7 +15,8 @@ struct Expected {
   double recall, mass, rel_err;
 };
 
-/// Layer 14 of SmolLM2-135M-Instruct, thresholds calibrated on the same file, recent 1, query_head scope, f16.
+/// Layer 14 of SmolLM2-135M-Instruct, thresholds calibrated on the same file, recent 1, query_head scope,
+/// f16.
 inline const std::map<std::string, std::array<Expected, 3>>& sample_table() {
   static const std::map<std::string, std::array<Expected, 3>> table{
       {"manhattan", {{{.3907, .6890, .3714}, {.4292, .7617, .2640}, {.4788, .8268, .1763}}}},
