@@ -10,27 +10,16 @@
 
 #include "tests/cuda_emulation/block.hpp"
 #include "tests/cuda_emulation/specs.hpp"
+#include "tests/spec_to_oracle.hpp"
 
 namespace adamas::cuda_emulation {
 namespace {
 
 using codegen::CacheForm;
-using codegen::ElementType;
 using codegen::Stage;
 
 constexpr std::uint16_t kNan16 = 0x7fff;  // a NaN in both 16-bit formats: what no kernel may take for data
 constexpr std::uint32_t kNan32 = 0x7fffffff;
-
-oracle::Format format_of(ElementType type) {
-  switch (type) {
-    case ElementType::f16:
-      return oracle::Format::kF16;
-    case ElementType::bf16:
-      return oracle::Format::kBF16;
-    default:
-      return oracle::Format::kF32;
-  }
-}
 
 std::uint16_t pack(oracle::Format format, float value) {
   return format == oracle::Format::kF16 ? oracle::to_f16(value) : oracle::to_bf16(value);
@@ -63,37 +52,12 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 }  // namespace
 
-oracle::Config config_of(const codegen::Spec& spec) {
-  oracle::Config config;
-  config.head_dim = spec.head_dim;
-  config.value_dim = spec.value_dim;
-  config.hadamard = spec.hadamard;
-  config.buckets = spec.buckets;
-  config.estimator =
-      spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
-  config.query_bits = spec.query_bits;
-  config.budget = spec.budget;
-  config.sink = spec.sink;
-  config.recent = spec.recent;
-  config.group = spec.group;
-  config.scope = spec.scope == codegen::Scope::kv_head ? oracle::Scope::kKvHead : oracle::Scope::kQueryHead;
-  config.query_rows = spec.query_rows;
-  config.kv_type = format_of(spec.kv_type);
-  config.q_type = format_of(spec.q_type);
-  config.out_type = format_of(spec.out_type);
-  config.lse = spec.lse;
-  config.soft_cap = spec.soft_cap;
-  config.window = spec.window;
-  config.sink_logits = spec.sink_logits;
-  return config;
-}
-
 Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence_lengths)
     : index(spec_index),
       spec(codegen::Spec::parse(kSpecs[spec_index].spec)),
       tuning(codegen::Tuning::parse(kSpecs[spec_index].tuning, spec, "sm_90a")),
       facts(codegen::facts_of(spec)),
-      config(config_of(spec)),
+      config(tests::config_of(spec)),
       lengths(std::move(sequence_lengths)) {
   oracle::Random random(static_cast<std::uint64_t>(index) * 16 + static_cast<std::uint64_t>(kind));
   max_tokens = *std::max_element(lengths.begin(), lengths.end()) + 3;

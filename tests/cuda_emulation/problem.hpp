@@ -13,8 +13,6 @@
 
 namespace adamas::cuda_emulation {
 
-oracle::Config config_of(const codegen::Spec& spec);
-
 class Problem {
  public:
   static constexpr int kKvHeads = 2;

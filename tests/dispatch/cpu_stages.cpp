@@ -1,5 +1,6 @@
 // See cpu_stages.hpp.
 #include "tests/dispatch/cpu_stages.hpp"
+#include "tests/spec_to_oracle.hpp"
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -61,17 +62,6 @@ std::unique_ptr<Guarded> guarded(const std::vector<T>& values) {
   return buffer;
 }
 
-oracle::Format format_of(codegen::ElementType type) {
-  switch (type) {
-    case codegen::ElementType::bf16:
-      return oracle::Format::kBF16;
-    case codegen::ElementType::f32:
-      return oracle::Format::kF32;
-    default:
-      return oracle::Format::kF16;
-  }
-}
-
 void put(oracle::Format format, void* to, std::int64_t index, float value) {
   if (format == oracle::Format::kF32) {
     static_cast<float*>(to)[index] = value;
@@ -88,31 +78,6 @@ float get(oracle::Format format, const void* from, std::int64_t index) {
 }
 
 int bytes_of(oracle::Format format) { return format == oracle::Format::kF32 ? 4 : 2; }
-
-oracle::Config config_of(const codegen::Spec& spec) {
-  oracle::Config config;
-  config.head_dim = spec.head_dim;
-  config.value_dim = spec.value_dim;
-  config.hadamard = spec.hadamard;
-  config.buckets = spec.buckets;
-  config.estimator =
-      spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
-  config.query_bits = spec.query_bits;
-  config.budget = spec.budget;
-  config.sink = spec.sink;
-  config.recent = spec.recent;
-  config.group = spec.group;
-  config.scope = spec.scope == codegen::Scope::kv_head ? oracle::Scope::kKvHead : oracle::Scope::kQueryHead;
-  config.query_rows = spec.query_rows;
-  config.kv_type = format_of(spec.kv_type);
-  config.q_type = format_of(spec.q_type);
-  config.out_type = format_of(spec.out_type);
-  config.lse = spec.lse;
-  config.soft_cap = spec.soft_cap;
-  config.window = spec.window;
-  config.sink_logits = spec.sink_logits;
-  return config;
-}
 
 /// The three units of a spec, loaded; compiled once a process.
 class Kernels {

@@ -20,7 +20,7 @@ namespace adamas::tests {
 
 class DeviceMemory {
  public:
-  /// @param fill  every byte'"'"'s first value; 0xff makes floats of every type NaN and integers -1
+  /// @param fill  every byte's first value; 0xff makes floats of every type NaN and integers -1
   DeviceMemory(const Context& context, std::size_t bytes, unsigned char fill = 0xff)
       : context_(&context), bytes_(bytes), guarded_(std::string(context.info().device) == "cpu") {
     if (guarded_) {

@@ -14,50 +14,15 @@
 #include "codegen/facts.hpp"
 #include "codegen/spec.hpp"
 #include "tests/dispatch/device_memory.hpp"
+#include "tests/dispatch/host_cache.hpp"
+#include "tests/spec_to_oracle.hpp"
 
 namespace adamas::tests {
 namespace {
 
-using codegen::ElementType;
 using codegen::Spec;
 
-oracle::Format format_of(ElementType type) {
-  switch (type) {
-    case ElementType::f16:
-      return oracle::Format::kF16;
-    case ElementType::bf16:
-      return oracle::Format::kBF16;
-    default:
-      return oracle::Format::kF32;
-  }
-}
-
-oracle::Config config_of(const Spec& spec) {
-  oracle::Config config;
-  config.head_dim = spec.head_dim;
-  config.value_dim = spec.value_dim;
-  config.hadamard = spec.hadamard;
-  config.buckets = spec.buckets;
-  config.estimator =
-      spec.estimator == codegen::Estimator::dot ? oracle::Estimator::kDot : oracle::Estimator::kManhattan;
-  config.query_bits = spec.query_bits;
-  config.budget = spec.budget;
-  config.sink = spec.sink;
-  config.recent = spec.recent;
-  config.group = spec.group;
-  config.scope = spec.scope == codegen::Scope::kv_head ? oracle::Scope::kKvHead : oracle::Scope::kQueryHead;
-  config.query_rows = spec.query_rows;
-  config.kv_type = format_of(spec.kv_type);
-  config.q_type = format_of(spec.q_type);
-  config.out_type = format_of(spec.out_type);
-  config.lse = spec.lse;
-  config.soft_cap = spec.soft_cap;
-  config.window = spec.window;
-  config.sink_logits = spec.sink_logits;
-  return config;
-}
-
-/// Values as the product'"'"'s buffer holds them.
+/// Values as the product's buffer holds them.
 std::vector<std::byte> pack(oracle::Format format, const std::vector<float>& values) {
   std::vector<std::byte> bytes;
   const auto put = [&bytes](const auto& packed) {
@@ -76,133 +41,6 @@ std::vector<float> read_floats(const DeviceMemory& memory, oracle::Format format
   if (format == oracle::Format::kF32) return memory.read<float>();
   return oracle::unpack16(format, memory.read<std::uint16_t>());
 }
-
-/// Where every token of every sequence lies.
-struct Placement {
-  std::int64_t page_tokens = 0, pages = 0, max_tokens = 0, max_slots = 0, table_stride = 0;
-  std::vector<std::int32_t> starts, table;
-  std::vector<std::vector<std::int64_t>> slots;  ///< [sequence][position]
-};
-
-Placement place(const Scenario& scenario, const Spec& spec, oracle::Random& random) {
-  Placement placement;
-  const auto batch = static_cast<int>(scenario.lengths.size());
-  const int longest = *std::max_element(scenario.lengths.begin(), scenario.lengths.end());
-  placement.starts.assign(batch, 0);
-  if (scenario.starts) {
-    for (auto& start : placement.starts)
-      start = static_cast<std::int32_t>(random.integer(0, 37));
-  }
-  placement.slots.resize(batch);
-  const bool paged = spec.cache_form == codegen::CacheForm::block_table;
-  if (paged) {
-    // A sequence'"'"'s pages lie anywhere in the cache; what its table does not need holds junk.
-    placement.max_tokens = longest + 3;
-    placement.page_tokens = spec.page_size;
-    placement.table_stride = (placement.max_tokens + 37) / spec.page_size + 2;
-    std::vector<std::int64_t> used(batch);
-    for (int b = 0; b < batch; ++b) {
-      used[b] = (placement.starts[b] + scenario.lengths[b] + spec.page_size - 1) / spec.page_size;
-    }
-    placement.pages = std::accumulate(used.begin(), used.end(), std::int64_t{2});
-    placement.max_slots = placement.pages * spec.page_size;
-    std::vector<std::int32_t> order(placement.pages);
-    std::iota(order.begin(), order.end(), 0);
-    for (std::size_t i = order.size(); i > 1; --i) {
-      std::swap(order[i - 1],
-                order[static_cast<std::size_t>(random.integer(0, static_cast<std::int64_t>(i) - 1))]);
-    }
-    placement.table.assign(static_cast<std::size_t>(batch * placement.table_stride), -77);
-    std::size_t next = 0;
-    for (int b = 0; b < batch; ++b) {
-      for (std::int64_t i = 0; i < used[b]; ++i)
-        placement.table[b * placement.table_stride + i] = order[next++];
-      for (int p = 0; p < scenario.lengths[b]; ++p) {
-        const std::int64_t index = placement.starts[b] + p;
-        placement.slots[b].push_back(placement.table[b * placement.table_stride + index / spec.page_size] *
-                                         std::int64_t{spec.page_size} +
-                                     index % spec.page_size);
-      }
-    }
-  } else if (scenario.packed) {
-    placement.max_tokens = longest + 1;
-    std::int64_t next = 0;
-    for (int b = 0; b < batch; ++b) {
-      placement.starts[b] = static_cast<std::int32_t>(next);
-      for (int p = 0; p < scenario.lengths[b]; ++p)
-        placement.slots[b].push_back(next + p);
-      next += scenario.lengths[b] + random.integer(0, 5);
-    }
-    placement.pages = 1;
-    placement.page_tokens = placement.max_slots = next + 1;
-  } else {
-    placement.max_tokens = placement.page_tokens = longest + 40;
-    placement.pages = batch;
-    for (int b = 0; b < batch; ++b) {
-      for (int p = 0; p < scenario.lengths[b]; ++p) {
-        placement.slots[b].push_back(b * placement.page_tokens + placement.starts[b] + p);
-      }
-    }
-  }
-  return placement;
-}
-
-/// K or V of all sequences in the host'"'"'s layout. Elements are counted, bytes follow from the type.
-struct HostCache {
-  std::vector<std::byte> key, value;  ///< interleaved: both in `key`
-  adamas_cache strides;
-};
-
-class CacheBuilder {
- public:
-  CacheBuilder(const Scenario& scenario, const Spec& spec, const Placement& placement)
-      : spec_(spec), placement_(placement), heads_(scenario.kv_heads), layout_(scenario.layout) {
-    const std::int64_t tokens = placement.page_tokens;
-    const bool together = layout_ == HostLayout::interleaved;
-    const std::int64_t key_dim = together ? spec.head_dim + spec.value_dim : spec.head_dim;
-    const std::int64_t value_dim = together ? key_dim : spec.value_dim;
-    const auto strides = [&](std::int64_t dim, std::int64_t& page, std::int64_t& token, std::int64_t& head) {
-      page = tokens * heads_ * dim;
-      token = layout_ == HostLayout::token_major ? heads_ * dim : dim;
-      head = layout_ == HostLayout::token_major ? dim : tokens * dim;
-    };
-    strides(key_dim, cache_.strides.key_page_stride, cache_.strides.key_token_stride,
-            cache_.strides.key_head_stride);
-    strides(value_dim, cache_.strides.value_page_stride, cache_.strides.value_token_stride,
-            cache_.strides.value_head_stride);
-    const auto width = static_cast<std::size_t>(element_bytes(spec.kv_type));
-    const auto rows = static_cast<std::size_t>(placement.pages * tokens * heads_);
-    // What no sequence owns is NaN in every type: reading it would show.
-    cache_.key.assign(rows * key_dim * width, std::byte{0xff});
-    if (!together) cache_.value.assign(rows * value_dim * width, std::byte{0xff});
-  }
-
-  void put(std::int64_t slot, int head, const std::vector<std::byte>& key,
-           const std::vector<std::byte>& value) {
-    const std::int64_t page = slot / placement_.page_tokens, token = slot % placement_.page_tokens;
-    const auto width = static_cast<std::int64_t>(element_bytes(spec_.kv_type));
-    const auto& s = cache_.strides;
-    const auto key_at =
-        (page * s.key_page_stride + token * s.key_token_stride + head * s.key_head_stride) * width;
-    std::copy(key.begin(), key.end(), cache_.key.begin() + key_at);
-    if (layout_ == HostLayout::interleaved) {
-      std::copy(value.begin(), value.end(), cache_.key.begin() + key_at + spec_.head_dim * width);
-    } else {
-      const auto value_at =
-          (page * s.value_page_stride + token * s.value_token_stride + head * s.value_head_stride) * width;
-      std::copy(value.begin(), value.end(), cache_.value.begin() + value_at);
-    }
-  }
-
-  HostCache take() { return std::move(cache_); }
-
- private:
-  const Spec& spec_;
-  const Placement& placement_;
-  int heads_;
-  HostLayout layout_;
-  HostCache cache_{};
-};
 
 void check_rows(const std::vector<double>& want, const std::vector<float>& got, int row_elements,
                 std::size_t first_row, double tolerance, const char* what) {

@@ -27,7 +27,7 @@ struct Scenario {
   oracle::RowKind kind = oracle::RowKind::kNormal;
   HostLayout layout = HostLayout::token_major;
   bool packed = false;       ///< contiguous: one array for all sequences
-  bool starts = false;       ///< positions begin somewhere inside the sequence'"'"'s table or row
+  bool starts = false;       ///< positions begin somewhere inside the sequence's table or row
   bool row_budgets = false;  ///< a budget of its own for each row
   bool bulk = false;         ///< encode a range of slots in place of a list
   std::int64_t dense_below = 0;
