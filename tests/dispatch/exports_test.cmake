@@ -1,10 +1,10 @@
 # The shared library exports the C interface and nothing else. -DNM=, -DLIBRARY=, -DHEADER= (adamas.h).
-execute_process(COMMAND ${NM} -D --defined-only --without-symbol-versions ${LIBRARY}
+execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY}
   OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[0-9a-fA-F]* ?[A-Za-z] [^\n]+" lines "${listing}")
 set(exported "")
 foreach(line IN LISTS lines)
-  string(REGEX MATCH "([A-Za-z]) ([^ \n]+)$" found "${line}")
+  string(REGEX MATCH "([A-Za-z]) ([^ @\n]+)(@[^ \n]*)?$" found "${line}")  # some nm add the version
   set(kind ${CMAKE_MATCH_1})
   set(symbol ${CMAKE_MATCH_2})
   if(kind STREQUAL "A" AND symbol MATCHES "^ADAMAS_")
