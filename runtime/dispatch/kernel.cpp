@@ -7,6 +7,7 @@
 #include <chrono>
 #include <future>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "codegen/error.hpp"
@@ -126,16 +127,19 @@ void Kernel::load_units(const std::string& tuning_text) {
   const auto start = Clock::now();
   // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One
   // target for all units: their Tuning, and so their grids, must agree.
-  const auto targets = device().targets();
   UnitKeys keys;
-  for (std::size_t t = 0; t <= targets.size(); ++t) {
-    report_.target = targets[t < targets.size() ? t : 0];
-    tuning_ = codegen::Tuning::parse(tuning_text, spec_, report_.target);
-    keys = unit_keys(spec_, tuning_, report_.target, *device().compiler());
-    const bool complete = std::all_of(keys.begin(), keys.end(), [&](const CacheKey& key) {
+  for (const std::string& target : device().targets()) {
+    const auto tuning = codegen::Tuning::parse(tuning_text, spec_, target);
+    UnitKeys candidate = unit_keys(spec_, tuning, target, *device().compiler());
+    const bool cached = std::all_of(candidate.begin(), candidate.end(), [&](const CacheKey& key) {
       return context_->cache().find({key}).binary != nullptr;
     });
-    if (complete) break;
+    if (cached || report_.target.empty()) {
+      report_.target = target;
+      tuning_ = tuning;
+      keys = std::move(candidate);
+    }
+    if (cached) break;
   }
 
   std::array<LoadedUnit, codegen::kUnits.size()> units;

@@ -109,6 +109,15 @@ void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const cod
   }
 }
 
+/// What a launch over `count` slots is sized by; batch and chunks play no part in it.
+codegen::Shape slots_shape(const Kernel& kernel, std::int64_t count) {
+  return {.batch = 1,
+          .kv_heads = kernel.capacity().kv_heads,
+          .max_tokens = kernel.capacity().max_tokens,
+          .slots = count,
+          .chunks = 1};
+}
+
 void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage stage, Stream stream) {
   check_codes(kernel, request);
   if (request.count == 0) return;
@@ -117,12 +126,7 @@ void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage
   args.bytes = request.bytes;
   args.first_slot = request.first_slot;
   args.count = request.count;
-  const codegen::Shape shape{.batch = 1,
-                             .kv_heads = kernel.capacity().kv_heads,
-                             .max_tokens = kernel.capacity().max_tokens,
-                             .slots = request.count,
-                             .chunks = 1};
-  launch(kernel, {stage}, shape, args, stream);
+  launch(kernel, {stage}, slots_shape(kernel, request.count), args, stream);
 }
 
 }  // namespace
@@ -138,12 +142,7 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   args.count = request.count;
   args.key_thresholds = request.key_thresholds;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
-  const codegen::Shape shape{.batch = 1,
-                             .kv_heads = kernel.capacity().kv_heads,
-                             .max_tokens = kernel.capacity().max_tokens,
-                             .slots = request.count,
-                             .chunks = 1};
-  launch(kernel, {Stage::encode}, shape, args, stream);
+  launch(kernel, {Stage::encode}, slots_shape(kernel, request.count), args, stream);
 }
 
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
