@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <utility>
 
 #include "codegen/error.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
@@ -81,6 +84,36 @@ void copy(void* to, const void* from, std::uint64_t bytes) {
   if (bytes != 0) std::memmove(to, from, bytes);
 }
 
+/// Launches run before they return: a recording is the work itself, under a clock.
+class CpuRecording final : public Recording {
+ public:
+  explicit CpuRecording(std::function<void(Stream)> work) : work_(std::move(work)) {}
+
+  std::vector<double> replay(int times) const override {
+    using Clock = std::chrono::steady_clock;
+    work_(nullptr);
+    std::vector<double> microseconds;
+    for (int i = 0; i < times; ++i) {
+      const auto start = Clock::now();
+      work_(nullptr);
+      microseconds.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+    }
+    return microseconds;
+  }
+  std::size_t operations() const override { return 0; }
+
+ private:
+  std::function<void(Stream)> work_;
+};
+
+class CpuStream final : public OwnStream {
+ public:
+  Stream get() const override { return nullptr; }
+  std::unique_ptr<Recording> record(const std::function<void(Stream)>& work) const override {
+    return std::make_unique<CpuRecording>(work);
+  }
+};
+
 class CpuBackend final : public Backend {
  public:
   std::string name() const override { return "cpu"; }
@@ -137,6 +170,12 @@ void CpuDevice::copy_to_host_async(void* to, const void* from, std::uint64_t byt
 void CpuDevice::clear(void* pointer, std::uint64_t bytes, Stream) const {
   if (bytes != 0) std::memset(pointer, 0, bytes);
 }
+
+void CpuDevice::copy_on_device(void* to, const void* from, std::uint64_t bytes, Stream) const {
+  copy(to, from, bytes);
+}
+
+std::unique_ptr<OwnStream> CpuDevice::make_stream() const { return std::make_unique<CpuStream>(); }
 
 int CpuDevice::threads() const { return pool_->threads(); }
 

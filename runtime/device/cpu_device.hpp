@@ -39,7 +39,9 @@ class CpuDevice final : public Device {
   void copy_to_host(void* to, const void* from, std::uint64_t bytes, Stream) const override;
   void clear(void* pointer, std::uint64_t bytes, Stream) const override;
   void copy_to_host_async(void* to, const void* from, std::uint64_t bytes, Stream) const override;
+  void copy_on_device(void* to, const void* from, std::uint64_t bytes, Stream) const override;
   void synchronize(Stream) const override {}
+  std::unique_ptr<OwnStream> make_stream() const override;
 
   int threads() const;
 

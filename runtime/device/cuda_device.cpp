@@ -15,7 +15,9 @@
 
 #include "codegen/error.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"
+#include "runtime/device/cuda_context.hpp"
 #include "runtime/device/cuda_driver.hpp"
+#include "runtime/device/cuda_stream.hpp"
 
 namespace adamas::runtime {
 namespace {
@@ -39,45 +41,6 @@ std::string device_name(CUdevice device) {
   check_cuda(cuda_driver().cuDeviceGetName(name, sizeof name, device), "cuDeviceGetName");
   return name;
 }
-
-/// A reference to a device's primary context: the one that the CUDA runtime, and with it most hosts, uses.
-class PrimaryContext {
- public:
-  explicit PrimaryContext(CUdevice device) : device_(device) {
-    check_cuda(cuda_driver().cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain");
-  }
-  ~PrimaryContext() { cuda_driver().cuDevicePrimaryCtxRelease_v2(device_); }
-  PrimaryContext(const PrimaryContext&) = delete;
-  PrimaryContext& operator=(const PrimaryContext&) = delete;
-
-  CUcontext get() const { return context_; }
-
- private:
-  CUdevice device_;
-  CUcontext context_ = nullptr;
-};
-
-/// Makes a context current for a scope. Pushing and popping is no stream operation: a capture does not mind.
-class Current {
- public:
-  explicit Current(const PrimaryContext& context)
-      : result_(cuda_driver().cuCtxPushCurrent_v2(context.get())) {}
-  ~Current() {
-    CUcontext popped = nullptr;
-    if (result_ == CUDA_SUCCESS) cuda_driver().cuCtxPopCurrent_v2(&popped);
-  }
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
-
-  /// For callers that report; destructors and release() go on regardless.
-  const Current& checked() const {
-    check_cuda(result_, "cuCtxPushCurrent");
-    return *this;
-  }
-
- private:
-  CUresult result_;
-};
 
 /// The driver is given no length: what is no whole ELF file would send it beyond the buffer.
 void check_cubin(std::span<const std::byte> binary, const std::string& name) {
@@ -243,11 +206,21 @@ class CudaDevice final : public Device {
                fmt::format("{} bytes", bytes));
   }
 
+  void copy_on_device(void* to, const void* from, std::uint64_t bytes, Stream stream) const override {
+    if (bytes == 0) return;
+    const Current current(*context_);
+    current.checked();
+    check_cuda(cuda_driver().cuMemcpyDtoDAsync_v2(address(to), address(from), bytes, native(stream)),
+               "cuMemcpyDtoDAsync", fmt::format("{} bytes", bytes));
+  }
+
   void synchronize(Stream stream) const override {
     const Current current(*context_);
     current.checked();
     check_cuda(cuda_driver().cuStreamSynchronize(native(stream)), "cuStreamSynchronize");
   }
+
+  std::unique_ptr<OwnStream> make_stream() const override { return make_cuda_stream(context_); }
 
  private:
   static CUdeviceptr address(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }

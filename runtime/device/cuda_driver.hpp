@@ -11,7 +11,8 @@
 namespace adamas::runtime {
 
 // Versioned names are spelled out: cuda.h maps plain names such as cuMemAlloc to them by macros, for
-// declarations but not for dlsym.
+// declarations but not for dlsym. cuEventElapsedTime is not: its _v2 takes the same arguments, and drivers
+// before 12.8 lack it.
 #define ADAMAS_CUDA_DRIVER_SYMBOLS(X) \
   X(cuInit)                           \
   X(cuDriverGetVersion)               \
@@ -29,8 +30,23 @@ namespace adamas::runtime {
   X(cuMemFree_v2)                     \
   X(cuMemcpyHtoDAsync_v2)             \
   X(cuMemcpyDtoHAsync_v2)             \
+  X(cuMemcpyDtoDAsync_v2)             \
   X(cuMemsetD8Async)                  \
+  X(cuStreamCreate)                   \
+  X(cuStreamDestroy_v2)               \
   X(cuStreamSynchronize)              \
+  X(cuStreamBeginCapture_v2)          \
+  X(cuStreamEndCapture)               \
+  X(cuGraphInstantiateWithFlags)      \
+  X(cuGraphGetNodes)                  \
+  X(cuGraphLaunch)                    \
+  X(cuGraphExecDestroy)               \
+  X(cuGraphDestroy)                   \
+  X(cuEventCreate)                    \
+  X(cuEventRecord)                    \
+  X(cuEventSynchronize)               \
+  X(cuEventElapsedTime)               \
+  X(cuEventDestroy_v2)                \
   X(cuLibraryLoadData)                \
   X(cuLibraryUnload)                  \
   X(cuLibraryGetKernel)               \

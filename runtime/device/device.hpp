@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,27 @@ class Module {
   /// Enqueues one stage. Never compiles, loads, allocates or synchronises.
   /// @throws codegen::Error(ADAMAS_DEVICE_ERROR) if the driver refuses the launch.
   virtual void launch(codegen::Stage, const codegen::Grid&, const adamas_abi::Args&, Stream) const = 0;
+};
+
+/// Work recorded once and replayed: a CUDA graph; on the CPU the work itself.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Runs it `times` times back to back, after one run that is not measured, and waits.
+  /// @return  microseconds that the device spent on each
+  virtual std::vector<double> replay(int times) const = 0;
+  /// Launches and copies of one run; 0 on the CPU, which does not count them.
+  virtual std::size_t operations() const = 0;
+};
+
+/// A stream for tools and tests: hosts bring their own. Waits for its work before it goes.
+class OwnStream {
+ public:
+  virtual ~OwnStream() = default;
+  virtual Stream get() const = 0;
+  /// Has `work` enqueue on the stream it is given, without running anything yet. What it uses must outlive the
+  /// recording. @throws what `work` throws, or codegen::Error(ADAMAS_DEVICE_ERROR)
+  virtual std::unique_ptr<Recording> record(const std::function<void(Stream)>& work) const = 0;
 };
 
 class Device {
@@ -54,7 +76,10 @@ class Device {
   virtual void clear(void* pointer, std::uint64_t bytes, Stream) const = 0;
   /// Enqueues a copy into host memory without waiting.
   virtual void copy_to_host_async(void* to, const void* from, std::uint64_t bytes, Stream) const = 0;
+  /// Enqueues a copy between two places of this device's memory, which do not overlap.
+  virtual void copy_on_device(void* to, const void* from, std::uint64_t bytes, Stream) const = 0;
   virtual void synchronize(Stream) const = 0;
+  virtual std::unique_ptr<OwnStream> make_stream() const = 0;
 
   /// Runs `work` with this device's context current and the caller's restored afterwards is the implementation's own
   /// affair: every method above does it.

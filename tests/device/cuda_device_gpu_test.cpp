@@ -321,6 +321,39 @@ TEST_CASE(
   host.cuGraphDestroy(graph);
 }
 
+TEST_CASE("cuda device: a recording replays its work as often as asked, each run timed") {
+  const Positions positions(device());
+  const auto stream = device()->make_stream();
+  positions.write(counting_from(0), stream->get());
+  const auto recording = stream->record([&](Stream on) {
+    loaded()->launch(Stage::scan, kGrid, positions.args(10), on);
+    loaded()->launch(Stage::scan, kGrid, positions.args(1), on);
+  });
+  CHECK(positions.read() == counting_from(0));  // recorded, not run
+  CHECK(recording->operations() == 2);
+  const std::vector<double> microseconds = recording->replay(4);
+  CHECK(microseconds.size() == 4);
+  CHECK(std::all_of(microseconds.begin(), microseconds.end(), [](double us) { return us > 0; }));
+  CHECK(positions.read() == counting_from(5 * 11));  // one run more than those timed
+
+  CHECK(status_of([&] {
+          stream->record([](Stream) { throw Error(ADAMAS_INTERNAL, "work", "", "failed"); });
+        }) == ADAMAS_INTERNAL);
+  loaded()->launch(Stage::scan, kGrid, positions.args(5), stream->get());  // no capture is left open
+  CHECK(positions.read(stream->get()) == counting_from(60));
+}
+
+TEST_CASE("cuda device: copies from one place of its memory to another") {
+  const Positions from(device()), to(device());
+  from.write(counting_from(1));
+  to.write(counting_from(0));
+  device()->copy_on_device(to.data() + 3, from.data() + 7, 5 * sizeof(int), nullptr);
+  device()->copy_on_device(nullptr, nullptr, 0, nullptr);
+  std::vector<int> expected = counting_from(0);
+  std::iota(expected.begin() + 3, expected.begin() + 8, 8);
+  CHECK(to.read() == expected);
+}
+
 TEST_CASE("cuda device: a module outlives the device object that loaded it") {
   std::shared_ptr<const Module> module;
   const Positions positions(device());
