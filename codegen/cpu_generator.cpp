@@ -28,9 +28,15 @@ class CpuGenerator final : public Generator {
  public:
   std::string_view language() const override { return "cpu"; }
   void check(const Spec&, const Tuning&, std::string_view target) const override;
+  std::vector<Unit> units(const Spec&, const Tuning&, std::string_view) const override {
+    return {Unit::encode, Unit::select, Unit::attend};
+  }
   Tuning default_tuning(const Spec&, std::string_view target) const override;
   std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const override;
   Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const override;
+  std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view, const Shape&) const override {
+    return std::nullopt;
+  }
   std::string layout_id(const Spec&) const override;
   int code_row_bytes(const Spec& spec) const override { return cpu_code_layout(spec).row_bytes; }
   CodeStrides code_strides(const Spec&, int kv_heads, std::int64_t page_tokens) const override;
@@ -55,6 +61,7 @@ void CpuGenerator::check(const Spec& spec, const Tuning& tuning, std::string_vie
 
 Tuning CpuGenerator::default_tuning(const Spec&, std::string_view) const {
   Tuning tuning;
+  tuning.schedule = "stages";
   tuning.scan = "table";
   tuning.scan_tile = 2048;
   tuning.chunk = 128;
@@ -98,6 +105,8 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
     case Unit::attend:
       place({"cpu/math.hpp", "cpu/partial.hpp", "cpu/attend.hpp", "cpu/merge.hpp"});
       break;
+    case Unit::decode:
+      throw Error(ADAMAS_INTERNAL, "unit", std::string(name(unit)), "is no unit of CPU kernel sets");
   }
   return text;
 }
@@ -128,6 +137,8 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
     case Stage::merge:
       grid.y = grid_size(std::int64_t{shape.kv_heads} * spec.group);
       break;
+    case Stage::decode:
+      throw Error(ADAMAS_INTERNAL, "stage", std::string(name(stage)), "is no stage of CPU kernel sets");
   }
   grid.z = grid_size(rows);
   return grid;

@@ -15,16 +15,28 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-/// sizeof(AttendShared<heads>): queries or slices, then weights, then places.
-std::int64_t attend_shared_bytes(const Spec& spec, const Tuning& tuning, int heads) {
+/// sizeof(AttendShared): queries or slices, then weights, then places.
+std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   constexpr std::int64_t kFloat = 4, kPlace = 8;
-  const std::int64_t passes = ceil_div(heads, kCudaMostHeadsAtOnce), heads_at_once = ceil_div(heads, passes);
+  const std::int64_t passes = ceil_div(spec.group, kCudaMostHeadsAtOnce),
+                     heads_at_once = ceil_div(spec.group, passes);
   const int columns = heads_at_once <= 4 ? 8 : 4;
   const int slices = tuning.threads / std::min(spec.value_dim / columns, tuning.threads);
-  const std::int64_t tokens = std::max(tuning.chunk, tuning.dense_chunk);
   const std::int64_t queries = heads_at_once * spec.head_dim * kFloat;
   const std::int64_t sums = slices * heads_at_once * spec.value_dim * kFloat;
-  return round_up(std::max(queries, sums) + heads_at_once * tokens * kFloat + tokens * kPlace, 16);
+  return round_up(std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat +
+                      tuning.dense_chunk * kPlace,
+                  16);
+}
+
+/// sizeof(ListShared): queries, then strands.
+std::int64_t list_chunk_bytes(const Spec& spec) {
+  constexpr std::int64_t kFloat = 4, kStrands = 8;
+  const std::int64_t heads = spec.group / facts_of(spec).selections_per_kv_head;
+  const std::int64_t passes = ceil_div(heads, 4), heads_at_once = ceil_div(heads, passes);
+  return round_up(passes * heads_at_once * spec.head_dim * kFloat +
+                      heads_at_once * kStrands * (spec.value_dim + 2) * kFloat,
+                  16);
 }
 
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
@@ -56,9 +68,7 @@ CudaFacts cuda_facts_of(const Spec& spec) {
 }
 
 std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {
-  const int sparse_heads = spec.group / facts_of(spec).selections_per_kv_head;
-  return std::max(attend_shared_bytes(spec, tuning, sparse_heads),
-                  attend_shared_bytes(spec, tuning, spec.group));
+  return std::max(dense_chunk_bytes(spec, tuning), list_chunk_bytes(spec));
 }
 
 std::int64_t cuda_shared_limit(int architecture) {

@@ -25,12 +25,12 @@ CudaFacts cuda_facts_of(const Spec&);
 /// Threads and work of the kernels that Tuning leaves alone.
 inline constexpr int kCudaEncodeThreads = 256;
 inline constexpr int kCudaSlotsPerWarp = 4;
+inline constexpr int kCudaChunkStep = 32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh
 inline constexpr int kCudaPrepareThreads = 128;
 inline constexpr int kCudaMergeThreads = 256;   ///< at least value_dim / 2
 inline constexpr int kCudaMostHeadsAtOnce = 8;  ///< query heads for which attend keeps sums in registers
 
-/// Dynamic shared memory of attend: the size of templates/cuda/attend.cuh's AttendShared, the larger of its
-/// two.
+/// Dynamic shared memory of attend: the larger of templates/cuda/attend.cuh's AttendShared and ListShared.
 std::int64_t cuda_attend_shared_bytes(const Spec&, const Tuning&);
 
 /// Shared memory that a block may have on an architecture (80, 90, ...).

@@ -5,6 +5,7 @@
 #include <limits>
 #include <span>
 
+#include "codegen/cuda_decode.hpp"
 #include "codegen/cuda_facts.hpp"
 #include "codegen/cuda_source.hpp"
 #include "codegen/error.hpp"
@@ -38,26 +39,37 @@ std::uint32_t grid_dimension(std::string_view field, std::int64_t blocks, std::i
 /// it.
 struct UnitTemplates {
   std::span<const std::string_view> before, after;
-  bool formulas;  ///< rotates and scores
 };
 
 constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh",
                                              "cuda/group.cuh", "cuda/hadamard.cuh"};
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
+constexpr std::string_view kDecodePieces[]{"args.h", "cuda/convert.cuh", "cuda/binary_mma.cuh",
+                                           "cuda/element.cuh", "cuda/group.cuh", "cuda/hadamard.cuh"};
 constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh"};
-constexpr std::string_view kSelect[]{"cuda/row.cuh",           "cuda/place.cuh", "cuda/codes.cuh",
-                                     "cuda/prepare_query.cuh", "cuda/scan.cuh",  "cuda/select.cuh"};
-constexpr std::string_view kAttend[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/partial.cuh", "cuda/attend.cuh",
-                                     "cuda/merge.cuh"};
+constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
+                                     "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
+                                     "cuda/select.cuh"};
+constexpr std::string_view kAttend[]{"cuda/row.cuh",     "cuda/place.cuh",
+                                     "cuda/partial.cuh", "cuda/list_attention.cuh",
+                                     "cuda/attend.cuh",  "cuda/merge.cuh"};
+constexpr std::string_view kDecode[]{"cuda/row.cuh",           "cuda/place.cuh",         "cuda/codes.cuh",
+                                     "cuda/query.cuh",         "cuda/partial.cuh",
+                                     "cuda/list_attention.cuh", "cuda/cluster.cuh",
+                                     "cuda/decode_layout.cuh", "cuda/decode_scan.cuh",
+                                     "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
+                                     "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit) {
   switch (unit) {
     case Unit::encode:
-      return {kRotatingPieces, kEncode, true};
+      return {kRotatingPieces, kEncode};
     case Unit::select:
-      return {kRotatingPieces, kSelect, true};
+      return {kRotatingPieces, kSelect};
     case Unit::attend:
-      return {kPlainPieces, kAttend, false};
+      return {kPlainPieces, kAttend};
+    case Unit::decode:
+      return {kDecodePieces, kDecode};
   }
   throw Error(ADAMAS_INTERNAL, "unit", fmt::to_string(static_cast<int>(unit)),
               "is none of a kernel set's units");
@@ -83,6 +95,10 @@ class CudaGenerator final : public Generator {
       refuse("target", target, "is older than the kernels can use", "the oldest is sm_80");
     }
     if (tuning.scan != "popc") refuse("scan", tuning.scan, "is no scan variant of CUDA", "use scan=popc");
+    if (tuning.schedule == "cluster" && cuda_architecture(target) < 90) {
+      refuse("schedule", tuning.schedule, "needs thread-block clusters, which came with sm_90",
+             "use schedule=stages");
+    }
     if (tuning.threads > kMostThreads) {
       throw Error(ADAMAS_INVALID_SPEC, "threads", fmt::to_string(tuning.threads),
                   "must be a multiple of 32 in 32..512", "nearest valid value: 512");
@@ -100,11 +116,21 @@ class CudaGenerator final : public Generator {
     }
   }
 
-  Tuning default_tuning(const Spec& spec, std::string_view) const override {
+  std::vector<Unit> units(const Spec& spec, const Tuning& tuning, std::string_view target) const override {
+    std::vector<Unit> units{Unit::encode, Unit::select, Unit::attend};
+    if (has_cuda_decode(spec, tuning, target)) units.push_back(Unit::decode);
+    return units;
+  }
+
+  Tuning default_tuning(const Spec& spec, std::string_view target) const override {
+    constexpr int kMostChunks = 8;
     Tuning tuning;
+    // Clusters, and bits on tensor cores that are not emulated.
+    tuning.schedule = cuda_architecture(target) == 90 ? "cluster" : "stages";
     tuning.scan = "popc";
     tuning.scan_tile = 1024;
-    tuning.chunk = 32;  // short chunks spread a budget over many multiprocessors
+    // Short chunks spread a budget over many multiprocessors.
+    tuning.chunk = static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
     tuning.dense_chunk = 256;
     tuning.threads = 256;
     // The same on every target, so that results do not depend on the card: what fits the smallest shared
@@ -124,7 +150,7 @@ class CudaGenerator final : public Generator {
       text += embedded_template(path);
       text += '\n';
     }
-    text += cuda_specialization(spec, tuning, parts.formulas);
+    text += cuda_specialization(spec, tuning, std::span(&unit, 1));
     for (const std::string_view path : parts.after) {
       text += '\n';
       text += embedded_template(path);
@@ -165,8 +191,15 @@ class CudaGenerator final : public Generator {
       }
       case Stage::merge:
         return {1, query_heads, rows, kCudaMergeThreads, 0};
+      case Stage::decode:
+        break;  // decode_grid says
     }
     throw Error(ADAMAS_INTERNAL, "stage", fmt::to_string(static_cast<int>(stage)), "is no stage");
+  }
+
+  std::optional<Grid> decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
+                                  const Shape& shape) const override {
+    return cuda_decode_grid(spec, tuning, target, shape);
   }
 
   std::string layout_id(const Spec& spec) const override {

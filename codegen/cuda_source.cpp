@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 #include <vector>
 
+#include "codegen/cuda_decode.hpp"
 #include "codegen/cuda_facts.hpp"
 #include "templates/args.h"
 
@@ -72,7 +74,6 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kPrepareThreads", kCudaPrepareThreads);
   text += integer("kMergeThreads", kCudaMergeThreads);
   text += integer("kMostHeadsAtOnce", kCudaMostHeadsAtOnce);
-  text += integer("kMostChunkTokens", std::max(tuning.chunk, tuning.dense_chunk));
   text += integer("kAttendSharedBytes", cuda_attend_shared_bytes(spec, tuning));
   text += fmt::format(R"(
 /// A query head as the scan meets it.
@@ -203,11 +204,94 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
           : manhattan_formula(cuda.facts.code_bits, cuda.query_planes));
 }
 
+std::string decode_constants(const Spec& spec, const Tuning& tuning) {
+  const CudaDecode decode = cuda_decode_of(spec, tuning);
+  std::string text = "\n// The decode kernel.\n";
+  text += integer("kTerms", decode.terms);
+  text += integer("kColumns", 2 * decode.terms);
+  text += integer("kKeySteps", decode.key_steps);
+  text += integer("kColumnWords", 4 * decode.key_steps);
+  text += integer("kMaximaWords", decode.maxima_words);
+  text += integer("kDecodeBlocksPerProcessor", decode.blocks_per_processor);
+  text += integer("kDecodeSharedBytes", decode.shared_bytes);
+  return text + fmt::format("using Score = unsigned {};\n", decode.score_bytes == 2 ? "short" : "int");
+}
+
+/// One multiplication of 16 tokens with a pair of columns of four query heads.
+std::string multiplication(std::string_view sums, std::string_view row, std::string_view row_below, int term) {
+  return fmt::format("    count_common_bits({}, {}, {}, columns[{}][step]);\n", sums, row, row_below, term);
+}
+
+/// dot: as dot_formula, where columns 2 t and 2 t + 1 are the planes of weight 2^(2t) and 2^(2t + 1), and an
+/// odd number of planes is filled up with an empty one.
+std::string dot_rows(int key_planes, int query_bits, int terms) {
+  std::string declarations, loop, sum;
+  for (int k = 0; k < key_planes; ++k) {
+    for (int t = 0; t < terms; ++t) {
+      const std::string name = fmt::format("c{}_{}", k, t);
+      declarations += fmt::format("  int {}[4] = {{0, 0, 0, 0}};\n", name);
+      loop += multiplication(name, fmt::format("codes[{}][step]", k), fmt::format("codes_below[{}][step]", k), t);
+      const auto weight = [&](int plane) { return (plane == query_bits - 1 ? -1 : 1) * (1 << (plane + k)); };
+      sum += fmt::format("{}{} * {}[2 * half]", sum.empty() ? "" : " + ", weight(2 * t), name);
+      if (2 * t + 1 < query_bits) sum += fmt::format(" + {} * {}[2 * half + 1]", weight(2 * t + 1), name);
+    }
+  }
+  return declarations + "#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n" + loop +
+         "  }\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {\n    score[half] = bias + 2 * (" + sum +
+         ");\n  }\n";
+}
+
+/// manhattan: a key's plane [code >= j] has in common with the query's what the distance loses, and with the
+/// opposite of the query's what it gains.
+std::string manhattan_rows(int key_planes, int terms) {
+  std::string loop;
+  const auto planes = [&](std::string_view array) {
+    std::string text;
+    for (int plane = 0; plane < key_planes; ++plane) {
+      text += fmt::format("      const unsigned c{} = {}[{}][step];\n", plane, array, plane);
+    }
+    return text;
+  };
+  for (const auto& [array, name] : {std::pair{"codes", "row"}, std::pair{"codes_below", "row_below"}}) {
+    loop += fmt::format("    unsigned {}[{}];\n    {{\n{}", name, terms, planes(array));
+    for (int level = 1; level <= terms; ++level) {
+      loop += fmt::format("      {}[{}] = {};\n", name, level - 1, thermometer(key_planes, level));
+    }
+    loop += "    }\n";
+  }
+  for (int term = 0; term < terms; ++term) {
+    loop += multiplication("sums", fmt::format("row[{}]", term), fmt::format("row_below[{}]", term), term);
+  }
+  return "  int sums[4] = {0, 0, 0, 0};\n#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n" + loop +
+         "  }\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {\n"
+         "    score[half] = bias + sums[2 * half] - sums[2 * half + 1];\n  }\n";
+}
+
+std::string score_rows(const Spec& spec, const Tuning& tuning) {
+  const int planes = facts_of(spec).code_bits, terms = cuda_decode_of(spec, tuning).terms;
+  return fmt::format(R"(
+/// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:
+/// order key + 1.
+/// @param codes, codes_below  word lane % 4 of the planes of those rows
+/// @param columns             of column lane / 4 of every term
+__device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKeySteps],
+                                           const unsigned (&codes_below)[kPlanes][kKeySteps],
+                                           const unsigned (&columns)[kTerms][kKeySteps], int bias,
+                                           int (&score)[2]) {{
+{}}}
+)",
+                     spec.estimator == Estimator::dot ? dot_rows(planes, spec.query_bits, terms)
+                                                      : manhattan_rows(planes, terms));
+}
+
 }  // namespace
 
-std::string cuda_specialization(const Spec& spec, const Tuning& tuning, bool formulas) {
+std::string cuda_specialization(const Spec& spec, const Tuning& tuning, std::span<const Unit> units) {
+  const auto has = [&](Unit unit) { return std::ranges::find(units, unit) != units.end(); };
   std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning);
-  if (formulas) text += rotate(spec) + bucket_of(spec) + score_words(spec);
+  if (has(Unit::encode) || has(Unit::select) || has(Unit::decode)) text += rotate(spec) + bucket_of(spec);
+  if (has(Unit::select)) text += score_words(spec);
+  if (has(Unit::decode)) text += decode_constants(spec, tuning) + score_rows(spec, tuning);
   return text + "\n}  // namespace adamas_cuda\n";
 }
 

@@ -2,15 +2,15 @@
 // that follow from them. Everything else of a CUDA unit is templates/cuda.
 #pragma once
 
+#include <span>
 #include <string>
 
-#include "codegen/spec.hpp"
-#include "codegen/tuning.hpp"
+#include "codegen/generator.hpp"
 
 namespace adamas::codegen {
 
-/// Constants, then the functions rotate, bucket_of, score_words. `formulas` off leaves the functions out, for
-/// units that neither rotate nor score.
-std::string cuda_specialization(const Spec&, const Tuning&, bool formulas);
+/// Constants, then the functions that the templates of some units call: rotate and bucket_of where vectors are
+/// encoded, score_words in the select unit, score_rows in the decode unit.
+std::string cuda_specialization(const Spec&, const Tuning&, std::span<const Unit> units);
 
 }  // namespace adamas::codegen

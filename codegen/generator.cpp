@@ -12,7 +12,7 @@ struct StageEntry {
 };
 
 // In the order of the enumerators.
-constexpr std::array<std::string_view, kUnits.size()> kUnitNames{"encode", "select", "attend"};
+constexpr std::array<std::string_view, kUnits.size()> kUnitNames{"encode", "select", "attend", "decode"};
 constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"encode", Unit::encode},
     {"export_codes", Unit::encode},
@@ -22,6 +22,7 @@ constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"select", Unit::select},
     {"attend", Unit::attend},
     {"merge", Unit::attend},
+    {"decode", Unit::decode},
 }};
 
 }  // namespace

@@ -5,8 +5,10 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "codegen/facts.hpp"
 #include "codegen/spec.hpp"
@@ -15,17 +17,20 @@
 namespace adamas::codegen {
 
 /// A kernel set is compiled as a few independent translation units, so that they compile in parallel.
-enum class Unit { encode, select, attend };
-inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend};
+enum class Unit { encode, select, attend, decode };
+inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Unit::decode};
 std::string_view name(Unit);
 
 /// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
 ///   encode unit: encode, export_codes, import_codes     (per slot block and K/V head)
 ///   select unit: prepare_query, scan, select            (query -> scan form; codes -> order keys; keys -> positions)
 ///   attend unit: attend, merge                          (chunk -> partial sums; partial sums -> output, LSE)
-enum class Stage { encode, export_codes, import_codes, prepare_query, scan, select, attend, merge };
+///   decode unit: decode                                 (all of select and attend in one launch; not every kernel set
+///                                                        has one)
+enum class Stage { encode, export_codes, import_codes, prepare_query, scan, select, attend, merge, decode };
 inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::prepare_query,
-                                    Stage::scan,   Stage::select,       Stage::attend,       Stage::merge};
+                                    Stage::scan,   Stage::select,       Stage::attend,       Stage::merge,
+                                    Stage::decode};
 std::string_view name(Stage);
 std::string entry_name(Stage);  ///< "adamas_" + name
 Unit unit_of(Stage);
@@ -37,6 +42,7 @@ struct Shape {
   std::int64_t max_tokens = 1;
   std::int64_t slots = 0;  ///< encode, export, import: slots in the call
   int chunks = 1;          ///< attend: chunks per row and query head
+  int processors = 0;      ///< decode: multiprocessors of the device; only speed depends on it
 };
 
 /// A grid of work items. CUDA: blocks of `threads` with `shared_bytes` of dynamic shared memory; CPU: calls of the
@@ -45,6 +51,7 @@ struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
   std::uint32_t threads = 1;
   std::uint32_t shared_bytes = 0;
+  std::uint32_t cluster = 1;  ///< CUDA: blocks along x that run together, a divisor of x
 };
 
 /// Where codes lie. `page_tokens` is the run-time page (page_size, or a contiguous row).
@@ -62,12 +69,17 @@ class Generator {
   /// resource does not suffice (shared memory).
   virtual void check(const Spec&, const Tuning&, std::string_view target) const = 0;
 
+  /// The units of a kernel set, in the order of kUnits.
+  virtual std::vector<Unit> units(const Spec&, const Tuning&, std::string_view target) const = 0;
+
   virtual Tuning default_tuning(const Spec&, std::string_view target) const = 0;
 
   /// The complete translation unit: constants, straight-line parts, then the templates. Deterministic, no includes.
   virtual std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const = 0;
 
   virtual Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const = 0;
+  /// Grid of the decode stage; nothing where a shape is beyond what it can hold on chip, or there is no such stage.
+  virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&) const = 0;
 
   /// Names the code layout: a function of Spec and language alone.
   virtual std::string layout_id(const Spec&) const = 0;

@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <span>
 
+#include "codegen/cuda_facts.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/key_values.hpp"
 #include "codegen/target.hpp"
@@ -13,15 +15,30 @@
 namespace adamas::codegen {
 namespace {
 
-constexpr std::array<std::string_view, 5> kKeys{"scan", "scan_tile", "chunk", "dense_chunk", "threads"};
+constexpr std::array<std::string_view, 7> kKeys{"schedule",    "cluster", "scan", "scan_tile", "chunk",
+                                                "dense_chunk", "threads"};
 
+constexpr std::array<std::string_view, 2> kCudaSchedules{"cluster", "stages"};
+constexpr std::array<std::string_view, 1> kCpuSchedules{"stages"};
+constexpr std::array<int, 5> kCudaClusters{0, 1, 2, 4, 8};
+constexpr std::array<int, 1> kCpuClusters{0};
 constexpr std::array<std::string_view, 1> kCudaScans{"popc"};
 constexpr std::array<std::string_view, 1> kCpuScans{"table"};
 constexpr IntegerRange kScanTiles{64, 65536, 64};
-constexpr IntegerRange kChunks{8, 4096, 8};
+constexpr IntegerRange kCudaChunks{kCudaChunkStep, 4096, kCudaChunkStep};
+constexpr IntegerRange kCpuChunks{8, 4096, 8};
 constexpr IntegerRange kDenseChunks{8, 65536, 8};
 constexpr IntegerRange kCudaThreads{32, 1024, 32};
 constexpr IntegerRange kCpuThreads{0, 0};  // a context's threads are its own: no kernel depends on them
+
+void read(const KeyValues& given, std::string_view key, std::string& value,
+          std::span<const std::string_view> names) {
+  if (const std::string* text = given.find(key)) value = names[parse_name(key, *text, names)];
+}
+
+void read(const KeyValues& given, std::string_view key, int& value, std::span<const int> choices) {
+  if (const std::string* text = given.find(key)) value = parse_choice(key, *text, choices);
+}
 
 void read(const KeyValues& given, std::string_view key, int& value, IntegerRange range) {
   if (const std::string* text = given.find(key)) value = parse_integer(key, *text, range);
@@ -34,20 +51,21 @@ Tuning Tuning::parse(std::string_view text, const Spec& spec, std::string_view t
   const bool cuda = is_cuda_target(target);
   const KeyValues given("Tuning", text, kKeys);
   Tuning tuning = generator_for(target).default_tuning(spec, target);
-  if (const std::string* scan = given.find("scan")) {
-    const std::span<const std::string_view> names = cuda ? kCudaScans : kCpuScans;
-    tuning.scan = names[parse_name("scan", *scan, names)];
-  }
+  using Names = std::span<const std::string_view>;
+  read(given, "schedule", tuning.schedule, cuda ? Names(kCudaSchedules) : Names(kCpuSchedules));
+  using Choices = std::span<const int>;
+  read(given, "cluster", tuning.cluster, cuda ? Choices(kCudaClusters) : Choices(kCpuClusters));
+  read(given, "scan", tuning.scan, cuda ? Names(kCudaScans) : Names(kCpuScans));
   read(given, "scan_tile", tuning.scan_tile, kScanTiles);
-  read(given, "chunk", tuning.chunk, kChunks);
+  read(given, "chunk", tuning.chunk, cuda ? kCudaChunks : kCpuChunks);
   read(given, "dense_chunk", tuning.dense_chunk, kDenseChunks);
   read(given, "threads", tuning.threads, cuda ? kCudaThreads : kCpuThreads);
   return tuning;
 }
 
 std::string Tuning::text() const {
-  return fmt::format("scan={} scan_tile={} chunk={} dense_chunk={} threads={}", scan, scan_tile, chunk,
-                     dense_chunk, threads);
+  return fmt::format("schedule={} cluster={} scan={} scan_tile={} chunk={} dense_chunk={} threads={}", schedule,
+                     cluster, scan, scan_tile, chunk, dense_chunk, threads);
 }
 
 }  // namespace adamas::codegen

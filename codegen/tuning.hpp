@@ -10,11 +10,13 @@
 namespace adamas::codegen {
 
 struct Tuning {
+  std::string schedule;  ///< of decode: "stages", or "cluster" (cuda): one launch where the shape fits
+  int cluster = 0;       ///< cluster: blocks that answer a row and K/V head, 1, 2, 4, 8; 0: by the plan's shape
   std::string scan;      ///< scan variant: "popc" (cuda), "table" (cpu)
   int scan_tile = 0;     ///< tokens one scan work item scores, a multiple of 64
   int chunk = 0;         ///< selected tokens reduced together: fixes the order of the attention sums
   int dense_chunk = 0;   ///< the same for rows that attend to all tokens
-  int threads = 0;       ///< cuda: threads a block of the scan, select and attend kernels; cpu: 0
+  int threads = 0;       ///< cuda: threads a block of the scan, select, attend and decode kernels; cpu: 0
 
   /// Parses over the defaults of (spec, target). Target: "sm_90a", "x86-64-v3", ... (see target.hpp).
   /// @throws Error(ADAMAS_INVALID_SPEC) naming key, value and rule.

@@ -91,8 +91,9 @@ CompiledTarget compile_target(const CompileOptions& options, const std::string& 
   const runtime::UnitKeys keys = runtime::unit_keys(request.spec, request.tuning, request.target, *compiler);
 
   std::vector<std::future<CompiledUnit>> working;
-  for (const codegen::Unit unit : chosen_units(options.kernel)) {
-    working.push_back(std::async(std::launch::async, [&, key = keys[static_cast<std::size_t>(unit)]] {
+  for (const codegen::Unit unit : chosen_units(options.kernel, request)) {
+    const auto key = std::ranges::find(keys, codegen::name(unit), &runtime::CacheKey::unit);
+    working.push_back(std::async(std::launch::async, [&, key = *key] {
       CompiledUnit compiled{.key = key};
       compiled.entry = cache.get(
           {key}, [&](const runtime::CacheKey& missing) { return runtime::compile_unit(*compiler, missing); });

@@ -23,7 +23,7 @@ void write_text(const std::string& path, const std::string& text) {
 
 int emit(const EmitOptions& options) {
   const KernelRequest request = kernel_request(options.kernel, options.kernel.target);
-  const std::vector<codegen::Unit> units = chosen_units(options.kernel);
+  const std::vector<codegen::Unit> units = chosen_units(options.kernel, request);
   const codegen::Generator& generator = codegen::generator_for(request.target);
   const std::string suffix = codegen::is_cuda_target(request.target) ? ".cu" : ".cc";
   if (!options.out.empty()) make_output_folder(options.out);

@@ -23,7 +23,7 @@ void add_kernel_options(CLI::App& command, KernelOptions& options, const std::st
                      "what the kernels are for: key=value ... (default: every default)");
   command.add_option("--target", options.target, target_help + " (default: host)");
   command.add_option("--tuning", options.tuning, "how they work: key=value ... (default: the target's)");
-  command.add_option("--unit", options.units, "only these parts: encode, select, attend (default: all)")
+  command.add_option("--unit", options.units, "only these parts: encode, select, attend, decode (default: all it has)")
       ->delimiter(',')
       ->check(CLI::IsMember(names));
 }
@@ -38,14 +38,19 @@ KernelRequest kernel_request(const KernelOptions& options, const std::string& ta
   return request;
 }
 
-std::vector<codegen::Unit> chosen_units(const KernelOptions& options) {
-  std::vector<codegen::Unit> units;
-  for (const codegen::Unit unit : codegen::kUnits) {
-    const auto& names = options.units;
-    if (names.empty() || std::find(names.begin(), names.end(), codegen::name(unit)) != names.end()) {
-      units.push_back(unit);
+std::vector<codegen::Unit> chosen_units(const KernelOptions& options, const KernelRequest& request) {
+  std::vector<codegen::Unit> units =
+      codegen::generator_for(request.target).units(request.spec, request.tuning, request.target);
+  if (options.units.empty()) return units;
+  for (const std::string& name : options.units) {
+    if (std::ranges::none_of(units, [&](codegen::Unit unit) { return codegen::name(unit) == name; })) {
+      throw Error(ADAMAS_UNSUPPORTED, "unit", name,
+                  "is no part of this kernel set for " + request.target, "leave --unit out to see which are");
     }
   }
+  std::erase_if(units, [&](codegen::Unit unit) {
+    return std::ranges::find(options.units, codegen::name(unit)) == options.units.end();
+  });
   return units;
 }
 

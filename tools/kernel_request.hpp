@@ -35,7 +35,8 @@ struct KernelRequest {
 KernelRequest kernel_request(const KernelOptions& options, const std::string& target_name);
 
 /// The units chosen, in the order of codegen::kUnits.
-std::vector<codegen::Unit> chosen_units(const KernelOptions& options);
+/// @throws codegen::Error for one that this kernel set does not have.
+std::vector<codegen::Unit> chosen_units(const KernelOptions& options, const KernelRequest& request);
 
 /// "sm_90a,host" -> {"sm_90a", "host"}. The features of a CPU's full name are separated by commas, too, and
 /// belong to it: "x86-64:znver3:+avx2,+fma" is one target.

@@ -97,9 +97,11 @@ class CudaModule final : public Module {
     void* parameters[] = {const_cast<adamas_abi::Args*>(&args)};
     const Current current(*context_);
     current.checked();
-    const CUresult result =
-        cuda_driver().cuLaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes,
-                                     static_cast<CUstream>(stream), parameters, nullptr);
+    const CUresult result = stage == Stage::decode
+                                ? launch_cluster(function, grid, parameters, stream)
+                                : cuda_driver().cuLaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1,
+                                                               1, grid.shared_bytes,
+                                                               static_cast<CUstream>(stream), parameters, nullptr);
     if (result != CUDA_SUCCESS) {
       check_cuda(
           result, "cuLaunchKernel",
@@ -110,6 +112,27 @@ class CudaModule final : public Module {
 
  private:
   static std::size_t index(Stage stage) { return static_cast<std::size_t>(stage); }
+
+  /// A launch of clusters, which may begin while the kernel before it ends: it waits for that itself.
+  static CUresult launch_cluster(CUfunction function, const codegen::Grid& grid, void** parameters,
+                                 Stream stream) {
+    CUlaunchAttribute attributes[2] = {};
+    attributes[0].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attributes[0].value.clusterDim = {grid.cluster, 1, 1};
+    attributes[1].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attributes[1].value.programmaticStreamSerializationAllowed = 1;
+    CUlaunchConfig config{};
+    config.gridDimX = grid.x;
+    config.gridDimY = grid.y;
+    config.gridDimZ = grid.z;
+    config.blockDimX = grid.threads;
+    config.blockDimY = config.blockDimZ = 1;
+    config.sharedMemBytes = grid.shared_bytes;
+    config.hStream = static_cast<CUstream>(stream);
+    config.attrs = attributes;
+    config.numAttrs = 2;
+    return cuda_driver().cuLaunchKernelEx(&config, function, parameters, nullptr);
+  }
 
   /// Finds an entry point, loads it now (the driver would do so at the first launch, which may be under
   /// capture) and lets it have all the shared memory that a block can ask for.
@@ -144,11 +167,13 @@ class CudaDevice final : public Device {
         device_(device),
         name_(device_name(device)),
         capability_(compute_capability(device)),
+        processors_(attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device)),
         context_(std::make_shared<const PrimaryContext>(device)) {}
 
   std::string id() const override { return fmt::format("cuda:{}", ordinal_); }
   std::string name() const override { return name_; }
   const codegen::Generator& generator() const override { return codegen::cuda_generator(); }
+  int processors() const override { return processors_; }
   std::size_t alignment() const override { return 16; }
   std::vector<std::string> targets() const override {
     return cuda_targets(capability_.first, capability_.second);
@@ -230,6 +255,7 @@ class CudaDevice final : public Device {
   CUdevice device_;
   std::string name_;
   std::pair<int, int> capability_;
+  int processors_;
   std::shared_ptr<const PrimaryContext> context_;
 };
 

@@ -53,7 +53,8 @@ namespace adamas::runtime {
   X(cuKernelGetFunction)              \
   X(cuFuncGetAttribute)               \
   X(cuFuncSetAttribute)               \
-  X(cuLaunchKernel)
+  X(cuLaunchKernel)                   \
+  X(cuLaunchKernelEx)
 
 // Absent from older drivers that serve otherwise: cuFuncLoad came with CUDA 12.4.
 #define ADAMAS_CUDA_DRIVER_OPTIONAL_SYMBOLS(X) X(cuFuncLoad)

@@ -56,6 +56,8 @@ class Device {
   virtual std::string id() const = 0;    ///< "cpu", "cuda:0"
   virtual std::string name() const = 0;  ///< the maker's name
   virtual const codegen::Generator& generator() const = 0;
+  /// CUDA: multiprocessors, which the schedule of a launch is chosen by; CPU: 0.
+  virtual int processors() const { return 0; }
   virtual std::size_t alignment() const = 0;  ///< of every pointer and stride in bytes: 16, or 1 (the element)
 
   /// Targets this device can run, best first. All are searched in the cache; the first is compiled for on a miss.

@@ -232,7 +232,7 @@ adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_
                                   .spec = handle.spec.c_str(),
                                   .tuning = handle.tuning.c_str(),
                                   .target = report.target.c_str(),
-                                  .units = static_cast<int32_t>(adamas::codegen::kUnits.size()),
+                                  .units = report.units,
                                   .compiles = report.compiles,
                                   .compile_ms = report.compile_ms,
                                   .load_ms = report.load_ms,

@@ -142,11 +142,12 @@ void Kernel::load_units(const std::string& tuning_text) {
     if (cached) break;
   }
 
-  std::array<LoadedUnit, codegen::kUnits.size()> units;
+  const std::vector<codegen::Unit> names = device().generator().units(spec_, tuning_, report_.target);
+  std::vector<LoadedUnit> units(keys.size());
   std::vector<std::size_t> missing;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (context_->cache().find({keys[i]}).binary) {
-      units[i] = load_unit(*context_, keys[i], codegen::kUnits[i]);
+      units[i] = load_unit(*context_, keys[i], names[i]);
     } else {
       missing.push_back(i);
     }
@@ -155,8 +156,8 @@ void Kernel::load_units(const std::string& tuning_text) {
   const auto compile_start = Clock::now();
   std::vector<std::future<LoadedUnit>> compiling;
   for (const std::size_t i : missing) {
-    compiling.push_back(std::async(
-        std::launch::async, [this, &keys, i] { return load_unit(*context_, keys[i], codegen::kUnits[i]); }));
+    compiling.push_back(std::async(std::launch::async,
+                                   [this, &keys, &names, i] { return load_unit(*context_, keys[i], names[i]); }));
   }
   for (std::size_t n = 0; n < missing.size(); ++n)
     units[missing[n]] = compiling[n].get();
@@ -164,8 +165,9 @@ void Kernel::load_units(const std::string& tuning_text) {
 
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (units[i].entry.origin == CacheEntry::Origin::compiled) ++report_.compiles;
-    modules_[i] = units[i].module;
+    modules_[static_cast<std::size_t>(names[i])] = units[i].module;
   }
+  report_.units = static_cast<int>(units.size());
   report_.load_ms = milliseconds_since(start) - report_.compile_ms;
 }
 

@@ -34,6 +34,7 @@ struct Geometry {
 /// What preparing cost, and what came out.
 struct PrepareReport {
   std::string target;
+  int units = 0;
   int compiles = 0;
   double compile_ms = 0;
   double load_ms = 0;
@@ -80,7 +81,7 @@ class Kernel {
   Geometry geometry_;
   codegen::CodeStrides code_strides_;
   PrepareReport report_;
-  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;
+  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;  ///< by unit; null if it has none
 };
 
 /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming the capacity at fault.

@@ -178,7 +178,18 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true});
   Args args = call_args(plan, plan.workspace(), call);
+  // A row budget below what a short row sees leaves its list to be searched, though not to be attended to: only the
+  // stages do both.
+  const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
+  if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
+    args.positions = call.positions;
+    args.counts = call.counts;
+    args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
+    plan.kernel().module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
+    return;
+  }
   put_selection(args, plan.workspace(), call);
+  args.skip_short_rows = lists_wanted ? 0 : 1;
   launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
          plan.shape(), args, stream);
 }

@@ -38,6 +38,10 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
                            codegen::Stage::attend, codegen::Stage::merge}) {
     kernel_->device().generator().grid(stage, spec, tuning, shape());
   }
+  // One launch keeps no more than the budget of a row, so longer rows must not be dense.
+  if (dense_below_ <= spec.budget) {
+    decode_grid_ = kernel_->device().generator().decode_grid(spec, tuning, kernel_->report().target, shape());
+  }
 }
 
 WorkspaceLayout Plan::layout(int chunks, bool selects) const {
@@ -68,7 +72,8 @@ codegen::Shape Plan::shape() const {
           .kv_heads = kernel_->capacity().kv_heads,
           .max_tokens = kernel_->capacity().max_tokens,
           .slots = 0,
-          .chunks = workspace_.chunks};
+          .chunks = workspace_.chunks,
+          .processors = kernel_->device().processors()};
 }
 
 }  // namespace adamas::runtime

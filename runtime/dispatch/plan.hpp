@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "runtime/dispatch/kernel.hpp"
 
@@ -32,6 +33,9 @@ class Plan {
 
   codegen::Shape shape() const;
 
+  /// The launch that does a whole decode, where the kernel set has one and the shape fits it.
+  const std::optional<codegen::Grid>& decode_grid() const { return decode_grid_; }
+
  private:
   WorkspaceLayout layout(int chunks, bool selects) const;
 
@@ -39,6 +43,7 @@ class Plan {
   int batch_;
   std::int64_t dense_below_;
   WorkspaceLayout workspace_, dense_workspace_;
+  std::optional<codegen::Grid> decode_grid_;
 };
 
 }  // namespace adamas::runtime

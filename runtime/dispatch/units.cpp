@@ -26,13 +26,13 @@ UnitKeys unit_keys(const codegen::Spec& spec, const codegen::Tuning& tuning, con
                    const Compiler& compiler) {
   const codegen::Generator& generator = codegen::generator_for(target);
   UnitKeys keys;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    keys[i] = {.unit = std::string(codegen::name(codegen::kUnits[i])),
-               .spec = spec.text(),
-               .tuning = tuning.text(),
-               .source = generator.emit(spec, tuning, target, codegen::kUnits[i]),
-               .target = target,
-               .options = compiler.implied_options()};
+  for (const codegen::Unit unit : generator.units(spec, tuning, target)) {
+    keys.push_back({.unit = std::string(codegen::name(unit)),
+                    .spec = spec.text(),
+                    .tuning = tuning.text(),
+                    .source = generator.emit(spec, tuning, target, unit),
+                    .target = target,
+                    .options = compiler.implied_options()});
   }
   return keys;
 }

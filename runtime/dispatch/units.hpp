@@ -3,9 +3,9 @@
 // another.
 #pragma once
 
-#include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "codegen/generator.hpp"
 #include "runtime/cache/cache.hpp"
@@ -13,8 +13,8 @@
 
 namespace adamas::runtime {
 
-/// In the order of codegen::kUnits.
-using UnitKeys = std::array<CacheKey, codegen::kUnits.size()>;
+/// In the order of Generator::units.
+using UnitKeys = std::vector<CacheKey>;
 
 /// "host" becomes this machine's exact CPU target; any other name stays.
 /// @throws codegen::Error(ADAMAS_INVALID_SPEC) for a name that is no target

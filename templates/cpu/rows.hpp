@@ -50,6 +50,11 @@ ADAMAS_FUNCTION bool attends_all(const Args& args, const Row& row) {
   return args.all_tokens != 0 || row.visible() <= args.dense_below;
 }
 
+/// Whether nobody wants the row's lists, as it attends to all.
+ADAMAS_FUNCTION bool needs_no_lists(const Args& args, const Row& row) {
+  return args.skip_short_rows != 0 && attends_all(args, row);
+}
+
 /// Counts `heads` answered query heads of a row. Called in the last stage of an operation, once for each
 /// head.
 ADAMAS_FUNCTION void count_row(const Args& args, const Row& row, int heads) {

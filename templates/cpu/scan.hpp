@@ -247,7 +247,7 @@ ADAMAS_FUNCTION void publish(const Args& args, const Row& row, i64 head, OrderKe
 ADAMAS_STAGE adamas_scan(const adamas_abi::Args* args, unsigned x, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
-  if (row.visible() <= 0) return;
+  if (row.visible() <= 0 || needs_no_lists(*args, row)) return;
   // Tiles lie on multiples of 64 indexes from the one that holds position 0, so that strips are whole code
   // tiles.
   const i64 tile = (row.start & ~i64(63)) + i64(x) * kScanTile;

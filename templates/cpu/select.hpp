@@ -183,6 +183,7 @@ ADAMAS_FUNCTION void write_scores(const Row& row, const OrderKey* keys, int* sco
 ADAMAS_STAGE adamas_select(const adamas_abi::Args* args, unsigned, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
+  if (needs_no_lists(*args, row)) return;
   const i64 selection = row.number * args->kv_heads * kSelectionsPerKvHead + y;
   const OrderKey* const keys = order_keys(*args, row.number, y);
   int* const positions = args->positions + selection * kBudget;

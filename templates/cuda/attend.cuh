@@ -1,21 +1,18 @@
 // attend: a chunk of a row's tokens -> partial softmax sums. A block takes one chunk, and all query heads
-// that share its tokens: the whole group for dense rows and kv_head scope, so that K and V are read once; one
-// head otherwise.
+// that share its tokens, so that K and V are read once: those of a list, or the whole group for rows that
+// attend to all they see.
 #pragma once
 
-#include "templates/cuda/element.cuh"
-#include "templates/cuda/partial.cuh"
-#include "templates/cuda/place.cuh"
+#include "templates/cuda/list_attention.cuh"
 
 namespace adamas_cuda {
 
 constexpr int kAttendWarps = kThreads / kWarp;
-constexpr int kSparseHeads = kGroup / kSelectionsPerKvHead;  ///< query heads that share a list
 
-/// How the threads of a block share the work of kHeads query heads. More heads than kMostHeadsAtOnce are
+/// How the threads of a block share a chunk of a row that attends to all. More heads than kMostHeadsAtOnce are
 /// taken in passes, so that their sums fit the registers; later passes find keys and values in a cache.
-template <int kHeads>
 struct AttendShape {
+  static constexpr int kHeads = kGroup;
   static constexpr int kPasses = (kHeads + kMostHeadsAtOnce - 1) / kMostHeadsAtOnce;
   static constexpr int kHeadsAtOnce = (kHeads + kPasses - 1) / kPasses;
   // Keys: kKeyLanes lanes read a row in 16-byte vectors.
@@ -34,30 +31,33 @@ struct AttendShape {
   static constexpr int kTokensInFlight = kHeadsAtOnce <= 2 ? 2 : 1;
 };
 
-template <int kHeads>
 struct alignas(16) AttendShared {
-  using Shape = AttendShape<kHeads>;
+  using Shape = AttendShape;
   union {
     float queries[Shape::kHeadsAtOnce][kHeadDim];                // while logits are made
     float sums[Shape::kSlices][Shape::kHeadsAtOnce][kValueDim];  // while slices are added
   };
-  float weights[Shape::kHeadsAtOnce][kMostChunkTokens];  ///< logits, then weights
-  Place places[kMostChunkTokens];
+  float weights[Shape::kHeadsAtOnce][kDenseChunk];  ///< logits, then weights
+  Place places[kDenseChunk];
 };
 
-static_assert((sizeof(AttendShared<kSparseHeads>) > sizeof(AttendShared<kGroup>)
-                   ? sizeof(AttendShared<kSparseHeads>)
-                   : sizeof(AttendShared<kGroup>)) == kAttendSharedBytes,
+/// The same for a chunk of a list.
+struct alignas(16) ListShared {
+  ListQueries queries;
+  float strands[kListHeadsAtOnce][kStrands][kPartialFloats];
+};
+
+static_assert((sizeof(AttendShared) > sizeof(ListShared) ? sizeof(AttendShared) : sizeof(ListShared)) ==
+                  kAttendSharedBytes,
               "the generator and the template disagree about shared memory");
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
-/// The tokens of one chunk.
+/// Consecutive tokens of a row that attends to all.
 struct Chunk {
-  int index;        ///< chunk of the row, in ascending order of position
-  int tokens;       ///< entries, bad ones included
-  const int* list;  ///< their positions, or null: the row's positions from `first` on
-  int first;
+  int index;   ///< chunk of the row, in ascending order of position
+  int first;   ///< position
+  int tokens;
 };
 
 /// float32 queries of `heads` heads from `first_head` on; zeros for the rest of the pass.
@@ -72,37 +72,25 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
   }
 }
 
-/// Looks up where the chunk's tokens lie. Positions that the row does not see are nowhere.
-__device__ __forceinline__ void load_places(const Args& args, const Row& row, const Chunk& chunk, int heads,
+/// Looks up where the chunk's tokens lie.
+__device__ __forceinline__ void load_places(const Args& args, const Row& row, const Chunk& chunk,
                                             Place* places) {
-  unsigned status = 0, attended = 0;
+  unsigned status = 0;
+  const Places sequence = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int t = static_cast<int>(threadIdx.x); t < chunk.tokens; t += kThreads) {
-    const int position = chunk.list == nullptr ? chunk.first + t : __ldg(chunk.list + t);
-    if (position >= row.first && position <= row.own) {
-      places[t] = place_of_position(args, row.sequence, position, status);
-      ++attended;
-    } else {
-      places[t] = {-1, 0};
-      status |= adamas_abi::kBadPosition;
-    }
+    places[t] = place_of_position(sequence, chunk.first + t, status);
   }
   report(args, status);
-  if (args.counters != nullptr && attended != 0) count(args.counters->tokens_attended, attended * heads);
+  if (threadIdx.x == 0 && args.counters != nullptr) {
+    count(args.counters->tokens_attended, chunk.tokens * kGroup);
+  }
 }
 
-/// Logit of a dot product q.k.
-__device__ __forceinline__ float logit_of(const Args& args, float dot) {
-  const float logit = dot * args.scale;
-  if constexpr (kSoftCap) return args.soft_cap * tanhf(logit / args.soft_cap);
-  return logit;
-}
-
-/// Logits of all heads and tokens, -inf for tokens that are nowhere.
-template <int kHeads>
+/// Logits of all heads and tokens.
 __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int tokens,
-                                            AttendShared<kHeads>& shared) {
-  using Shape = AttendShape<kHeads>;
+                                            AttendShared& shared) {
+  using Shape = AttendShape;
   constexpr int kTokensInFlight = Shape::kTokensInFlight;
   constexpr int kLanes = Shape::kKeyLanes, kTokensAtOnce = kThreads / kLanes, kRows = Shape::kHeadsAtOnce;
   const int part = static_cast<int>(threadIdx.x) % kLanes;
@@ -110,10 +98,8 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
 #pragma unroll kTokensInFlight
   for (int round = 0; round < tokens; round += kTokensAtOnce) {
     const int t = round + static_cast<int>(threadIdx.x) / kLanes;
-    const Place place = t < tokens ? shared.places[t] : Place{-1, 0};
-    // Tokens that are nowhere read the first row, so that no load waits for a branch; their logits are
-    // dropped.
-    const i64 key = max(place.page, 0) * args.key_page_stride + place.token * args.key_token_stride +
+    const Place place = shared.places[min(t, tokens - 1)];
+    const i64 key = place.page * args.key_page_stride + place.token * args.key_token_stride +
                     kv_head * args.key_head_stride;
     float dots[kRows] = {};
 #pragma unroll
@@ -132,18 +118,15 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
 #pragma unroll
     for (int head = 0; head < kRows; ++head) {
       const float dot = sum_over_lanes<kLanes>(dots[head]);
-      if (part == 0 && t < tokens) {
-        shared.weights[head][t] = place.page >= 0 ? logit_of(args, dot) : negative_infinity();
-      }
+      if (part == 0 && t < tokens) shared.weights[head][t] = logit_of(args, dot);
     }
   }
 }
 
 /// Logits -> weights exp(logit - largest); writes the largest and the sum of weights to the partial sums. A
 /// warp a head.
-template <int kHeads>
 __device__ __forceinline__ void make_weights(const Args& args, int row_index, int first_head, int heads,
-                                             const Chunk& chunk, AttendShared<kHeads>& shared) {
+                                             const Chunk& chunk, AttendShared& shared) {
 #pragma unroll 1
   for (int head = warp_index(); head < heads; head += kAttendWarps) {
     float* weights = shared.weights[head];
@@ -170,10 +153,9 @@ __device__ __forceinline__ void make_weights(const Args& args, int row_index, in
 }
 
 /// Weighted sums of the value rows -> the partial sums of `heads` heads.
-template <int kHeads>
 __device__ __forceinline__ void sum_values(const Args& args, int row_index, int kv_head, int first_head,
-                                           int heads, const Chunk& chunk, AttendShared<kHeads>& shared) {
-  using Shape = AttendShape<kHeads>;
+                                           int heads, const Chunk& chunk, AttendShared& shared) {
+  using Shape = AttendShape;
   constexpr int kTokensInFlight = Shape::kTokensInFlight;
   constexpr int kColumns = Shape::kColumns, kRows = Shape::kHeadsAtOnce;
   const int slice = static_cast<int>(threadIdx.x) / Shape::kValueLanes;
@@ -185,11 +167,10 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
 #pragma unroll kTokensInFlight
       for (int t = slice; t < chunk.tokens; t += Shape::kSlices) {
         const Place place = shared.places[t];
-        const i64 value = max(place.page, 0) * args.value_page_stride +
+        const i64 value = place.page * args.value_page_stride +
                           place.token * args.value_token_stride + kv_head * args.value_head_stride;
         float elements[kColumns];
         load_vector<kKvType>(args.values, value + vector * kColumns, elements);
-        if (place.page < 0) continue;  // after the load, as above; a weight of 0 would not stop a NaN
 #pragma unroll
         for (int head = 0; head < kRows; ++head) {
           const float weight = shared.weights[head][t];
@@ -221,16 +202,15 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
   }
 }
 
-/// Attention of kHeads query heads from `first_head` on over one chunk.
-template <int kHeads>
+/// Attention of the group over a chunk of all that a row sees.
 __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, int row_index, int kv_head,
-                                             int first_head, const Chunk& chunk) {
-  constexpr int kHeadsAtOnce = AttendShape<kHeads>::kHeadsAtOnce;
-  auto& shared = *reinterpret_cast<AttendShared<kHeads>*>(dynamic_shared);
-  load_places(args, row, chunk, kHeads, shared.places);
+                                             const Chunk& chunk) {
+  constexpr int kHeadsAtOnce = AttendShape::kHeadsAtOnce;
+  auto& shared = *reinterpret_cast<AttendShared*>(dynamic_shared);
+  load_places(args, row, chunk, shared.places);
 #pragma unroll 1
-  for (int done = 0; done < kHeads; done += kHeadsAtOnce) {
-    const int head = first_head + done, heads = min(kHeadsAtOnce, kHeads - done);
+  for (int done = 0; done < kGroup; done += kHeadsAtOnce) {
+    const int head = kv_head * kGroup + done, heads = min(kHeadsAtOnce, kGroup - done);
     load_queries(args, row_index, head, heads, shared.queries);
     __syncthreads();
     make_logits(args, kv_head, chunk.tokens, shared);
@@ -242,34 +222,95 @@ __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, i
   }
 }
 
-/// Grid: x = chunk, y = selection, z = row. In a dense row, which has one list for the whole group, the
-/// blocks of the group's selections take turns at its chunks.
+/// Tokens that a query head attends to as a list.
+struct List {
+  const int* positions;  ///< or null: all that the row sees
+  int tokens;
+};
+
+/// Place of an entry of a list. Entries that the row does not see are nowhere.
+__device__ __forceinline__ Place place_of_entry(const Places& places, const Row& row, const List& list,
+                                                int entry, unsigned& status) {
+  if (entry >= list.tokens) return {-1, 0};
+  const int position = list.positions == nullptr ? row.first + entry : __ldg(list.positions + entry);
+  if (position >= row.first && position <= row.own) {
+    return place_of_position(places, position, status);
+  }
+  status |= adamas_abi::kBadPosition;
+  return {-1, 0};
+}
+
+/// Attention of the heads that share a list over its chunk `index`.
+__device__ __forceinline__ void attend_list(const Args& args, const Row& row, int row_index, int kv_head,
+                                            int first_head, const List& list, int index) {
+  auto& shared = *reinterpret_cast<ListShared*>(dynamic_shared);
+  load_list_queries<kThreads>(args, row_index, first_head, shared.queries);
+  __syncthreads();
+  unsigned status = 0, attended = 0;
+  const Places places = places_of_sequence(args, row.sequence, status);
+#pragma unroll 1
+  for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
+#pragma unroll 1
+    for (int number = warp_index(); number < kStrands; number += kAttendWarps) {
+      Strand strand;
+      clear(strand);
+#pragma unroll 1
+      for (int quad = 0; quad < kQuadsPerStrand; ++quad) {
+        QuadRows rows;
+        const Place place =
+            place_of_entry(places, row, list, index * kChunk + token_of_quad(number, quad), status);
+        load_quad(args, kv_head, place, rows);
+        add_quad(args, shared.queries[done], rows, strand);
+        if (done == 0 && place.page >= 0) ++attended;
+      }
+#pragma unroll
+      for (int head = 0; head < kListHeadsAtOnce; ++head) {
+        store_strand(strand, head, shared.strands[head][number]);
+      }
+    }
+    __syncthreads();
+    const int heads = min(kListHeadsAtOnce, kHeadsPerList - done);
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < heads * kValueDim; i += kThreads) {
+      const int head = i / kValueDim, column = i % kValueDim;
+      const Merged merged = merge_partials(shared.strands[head][0], kPartialFloats, kStrands, column);
+      float* partial = partial_sums(args, row_index, first_head + done + head, index);
+      partial[column] = merged.sum;
+      if (column == 0) {
+        partial[kValueDim] = merged.largest;
+        partial[kValueDim + 1] = merged.weights;
+      }
+    }
+    __syncthreads();
+  }
+  report(args, status);
+  if (args.counters != nullptr && attended != 0 && lane_index() % kRowLanes == 0) {
+    count(args.counters->tokens_attended, attended * kHeadsPerList);
+  }
+}
+
+/// Grid: x = chunk, y = selection, z = row. In a row that attends to all, which has one list for the whole
+/// group, the blocks of the group's selections take turns at its chunks.
 extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_attend(const __grid_constant__ Args args) {
   const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const int kv_head = selection / kSelectionsPerKvHead;
   const Row row = load_row(args, row_index);
-  const bool all = attends_to_all(args, row);
-  Chunk chunk;
-  if (all) {
+  if (has_dense_chunks(args, row)) {
     const i64 index = static_cast<i64>(blockIdx.x) * kSelectionsPerKvHead + selection % kSelectionsPerKvHead;
     const i64 begin = index * kDenseChunk;
     if (begin >= row.visible || index >= args.chunks) return;
     const int first = static_cast<int>(begin);
-    chunk = {static_cast<int>(index), min(kDenseChunk, row.visible - first), nullptr, row.first + first};
+    attend_chunk(args, row, row_index, kv_head,
+                 {static_cast<int>(index), row.first + first, min(kDenseChunk, row.visible - first)});
   } else {
     const int index = static_cast<int>(blockIdx.x);
-    const int tokens = selected_tokens(args, row_index, selection) - index * kChunk;
-    if (tokens <= 0) return;
-    const i64 list =
-        (static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection) * kBudget;
-    chunk = {index, min(kChunk, tokens), args.positions + list + index * kChunk, 0};
-  }
-  if constexpr (kSparseHeads == kGroup) {
-    attend_chunk<kGroup>(args, row, row_index, kv_head, kv_head * kGroup, chunk);
-  } else if (all) {
-    attend_chunk<kGroup>(args, row, row_index, kv_head, kv_head * kGroup, chunk);
-  } else {
-    attend_chunk<kSparseHeads>(args, row, row_index, kv_head, selection * kSparseHeads, chunk);
+    List list = {nullptr, row.visible};
+    if (!attends_to_all(args, row)) {
+      const i64 number = static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection;
+      list = {args.positions + number * kBudget, selected_tokens(args, row_index, selection)};
+    }
+    if (index * kChunk >= list.tokens) return;
+    attend_list(args, row, row_index, kv_head, selection * kHeadsPerList, list, index);
   }
 }
 

@@ -50,17 +50,26 @@ __device__ __forceinline__ void widen_pair(unsigned word, float* out) {
   out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));
 }
 
+/// Eight consecutive 16-bit elements from `index` on, as they lie in memory. Their address is a multiple of 16.
+__device__ __forceinline__ uint4 load_raw(const void* base, i64 index) {
+  return __ldg(reinterpret_cast<const uint4*>(static_cast<const unsigned short*>(base) + index));
+}
+
+template <Element kType>
+__device__ __forceinline__ void widen_vector(const uint4& words, float (&out)[8]) {
+  widen_pair<kType>(words.x, out);
+  widen_pair<kType>(words.y, out + 2);
+  widen_pair<kType>(words.z, out + 4);
+  widen_pair<kType>(words.w, out + 6);
+}
+
 /// kCount (2, 4 or 8) consecutive 16-bit elements from `index` on, one load. Their address is a multiple of
 /// their size.
 template <Element kType, int kCount>
 __device__ __forceinline__ void load_vector(const void* base, i64 index, float (&out)[kCount]) {
   const unsigned short* address = static_cast<const unsigned short*>(base) + index;
   if constexpr (kCount == 8) {
-    const uint4 words = __ldg(reinterpret_cast<const uint4*>(address));
-    widen_pair<kType>(words.x, out);
-    widen_pair<kType>(words.y, out + 2);
-    widen_pair<kType>(words.z, out + 4);
-    widen_pair<kType>(words.w, out + 6);
+    widen_vector<kType>(load_raw(base, index), out);
   } else if constexpr (kCount == 4) {
     const uint2 words = __ldg(reinterpret_cast<const uint2*>(address));
     widen_pair<kType>(words.x, out);

@@ -4,6 +4,7 @@
 // clang-format off
 #pragma once
 
+#include "templates/cuda/binary_mma.cuh"
 #include "templates/cuda/element.cuh"
 #include "templates/cuda/group.cuh"
 #include "templates/cuda/hadamard.cuh"
@@ -55,7 +56,6 @@ inline constexpr int kSlotsPerWarp = 4;
 inline constexpr int kPrepareThreads = 128;
 inline constexpr int kMergeThreads = 256;
 inline constexpr int kMostHeadsAtOnce = 8;
-inline constexpr int kMostChunkTokens = 256;
 inline constexpr int kAttendSharedBytes = 11264;
 
 /// A query head as the scan meets it.
@@ -64,7 +64,7 @@ struct alignas(16) PreparedQuery {
   int bias;                               ///< order key where no plane has a bit in common with the key's
 };
 
-static_assert(sizeof(adamas_abi::Args) == 408, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(adamas_abi::Args) == 416, "the host and the kernels disagree about the arguments");
 static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
 static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
@@ -109,6 +109,41 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
     a4 = a4 - __popc(q3 & c1);
   }
   return 2 * (a0 + 2 * a1 + 4 * a2 + 8 * a3 + 16 * a4);
+}
+
+// The decode kernel.
+inline constexpr int kTerms = 2;
+inline constexpr int kColumns = 4;
+inline constexpr int kKeySteps = 1;
+inline constexpr int kColumnWords = 4;
+inline constexpr int kMaximaWords = 128;
+inline constexpr int kDecodeBlocksPerProcessor = 2;
+inline constexpr int kDecodeSharedBytes = 8416;
+using Score = unsigned short;
+
+/// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:
+/// order key + 1.
+/// @param codes, codes_below  word lane % 4 of the planes of those rows
+/// @param columns             of column lane / 4 of every term
+__device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKeySteps],
+                                           const unsigned (&codes_below)[kPlanes][kKeySteps],
+                                           const unsigned (&columns)[kTerms][kKeySteps], int bias,
+                                           int (&score)[2]) {
+  int c0_0[4] = {0, 0, 0, 0};
+  int c0_1[4] = {0, 0, 0, 0};
+  int c1_0[4] = {0, 0, 0, 0};
+  int c1_1[4] = {0, 0, 0, 0};
+#pragma unroll
+  for (int step = 0; step < kKeySteps; ++step) {
+    count_common_bits(c0_0, codes[0][step], codes_below[0][step], columns[0][step]);
+    count_common_bits(c0_1, codes[0][step], codes_below[0][step], columns[1][step]);
+    count_common_bits(c1_0, codes[1][step], codes_below[1][step], columns[0][step]);
+    count_common_bits(c1_1, codes[1][step], codes_below[1][step], columns[1][step]);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    score[half] = bias + 2 * (1 * c0_0[2 * half] + 2 * c0_0[2 * half + 1] + 4 * c0_1[2 * half] + -8 * c0_1[2 * half + 1] + 2 * c1_0[2 * half] + 4 * c1_0[2 * half + 1] + 8 * c1_1[2 * half] + -16 * c1_1[2 * half + 1]);
+  }
 }
 
 }  // namespace adamas_cuda

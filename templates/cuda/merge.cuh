@@ -1,10 +1,10 @@
-// merge: partial sums of all chunks of a row -> output and log-sum-exp. Chunks are dealt to kMergeSlices
-// slices in turn; a slice adds its chunks in ascending order, then the slices are added in theirs. The number
-// of slices follows from value_dim, so a row's arithmetic depends on its own tokens only.
+// merge: partial sums of all chunks of a row -> output and log-sum-exp. The chunks of a list are added in
+// ascending order. Those of a row that attends to all may be many: they are dealt to kMergeSlices slices in
+// turn, a slice adds its chunks in ascending order, then the slices are added in theirs. The number of slices
+// follows from value_dim, so a row's arithmetic depends on its own tokens only.
 #pragma once
 
-#include "templates/cuda/element.cuh"
-#include "templates/cuda/partial.cuh"
+#include "templates/cuda/list_attention.cuh"
 
 namespace adamas_cuda {
 
@@ -21,9 +21,10 @@ struct MergeShared {
 /// Chunks of the row and query head, as attend cut them.
 __device__ __forceinline__ int chunks_of_row(const Args& args, const Row& row, int row_index,
                                              int query_head) {
-  if (attends_to_all(args, row)) return min((row.visible + kDenseChunk - 1) / kDenseChunk, args.chunks);
-  return (selected_tokens(args, row_index, query_head / (kGroup / kSelectionsPerKvHead)) + kChunk - 1) /
-         kChunk;
+  if (has_dense_chunks(args, row)) return min((row.visible + kDenseChunk - 1) / kDenseChunk, args.chunks);
+  const int tokens = attends_to_all(args, row) ? row.visible
+                                               : selected_tokens(args, row_index, query_head / kHeadsPerList);
+  return (tokens + kChunk - 1) / kChunk;
 }
 
 /// The largest logit of all chunks; every thread gets it.
@@ -84,32 +85,29 @@ extern "C" __global__ void __launch_bounds__(kMergeThreads, 1)
   const Row row = load_row(args, row_index);
   const int chunks = row.visible == 0 ? 0 : chunks_of_row(args, row, row_index, query_head);
   const float* partial = partial_sums(args, row_index, query_head, 0);
-  const float base = exponent_base(largest_logit(partial, chunks, shared));
-  sum_slice(partial, chunks, base, shared);
-
-  float weights = 0.0f;
+  const bool sliced = has_dense_chunks(args, row);
+  Merged merged = {};
+  if (sliced) {
+    merged.largest = largest_logit(partial, chunks, shared);
+    sum_slice(partial, chunks, exponent_base(merged.largest), shared);
 #pragma unroll 1
-  for (int slice = 0; slice < kMergeSlices; ++slice) {
-    weights += shared.weights[slice];
+    for (int slice = 0; slice < kMergeSlices; ++slice) {
+      merged.weights += shared.weights[slice];
+    }
   }
-  float denominator = weights;
-  if constexpr (kSinkLogits) denominator += __expf(__ldg(args.sink_logits + query_head) - base);
-  const i64 out = row_index * args.out_row_stride + query_head * args.out_head_stride;
 #pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < kValueDim; column += kMergeThreads) {
-    float sum = 0.0f;
-    for (int slice = 0; slice < kMergeSlices; ++slice) {
-      sum += shared.sums[slice][column];
+    if (sliced) {
+      merged.sum = 0.0f;
+      for (int slice = 0; slice < kMergeSlices; ++slice) {
+        merged.sum += shared.sums[slice][column];
+      }
+    } else {
+      merged = merge_partials(partial, kPartialFloats, chunks, column);
     }
-    store_element<kOutType>(args.out, out + column, weights == 0.0f ? 0.0f : sum / denominator);
+    store_output(args, row_index, query_head, column, merged);
   }
-  if (threadIdx.x == 0) {
-    if constexpr (kLse) {
-      const i64 index = static_cast<i64>(row_index) * args.kv_heads * kGroup + query_head;
-      if (args.lse != nullptr) args.lse[index] = base + logf(weights);
-    }
-    count_head(args, row);
-  }
+  if (threadIdx.x == 0) count_head(args, row);
 }
 
 }  // namespace adamas_cuda

@@ -23,22 +23,49 @@ __device__ __forceinline__ i64 clamp_index(i64 value, i64 limit, unsigned& statu
   return inside;
 }
 
-/// Place of a position that the row sees.
-__device__ __forceinline__ Place place_of_position(const Args& args, int sequence, int position,
-                                                   unsigned& status) {
+/// How the positions of one sequence become places. Made once a row: what follows is 32-bit arithmetic.
+struct Places {
+  const int* table;    ///< the sequence's row of the block table
+  unsigned start;      ///< slot index of position 0 in the sequence
+  unsigned last;       ///< last valid slot index
+  int last_page;       ///< of the cache
+  int page;            ///< contiguous: where the sequence lies
+};
+
+__device__ __forceinline__ Places places_of_sequence(const Args& args, int sequence, unsigned& status) {
   const i64 start = args.starts == nullptr ? 0 : __ldg(args.starts + sequence);
-  if constexpr (kPaged) {
-    // A start and a position fit 32 bits together, and a 32-bit division by a constant is cheap.
-    const unsigned index =
-        static_cast<unsigned>(clamp_index(start + position, args.table_stride * kPageSize, status));
-    const unsigned block = index / kPageSize;
-    const int page = __ldg(args.table + sequence * args.table_stride + block);
-    return {static_cast<int>(clamp_index(page, args.pages, status)),
-            static_cast<int>(index - block * kPageSize)};
-  } else {
-    const i64 token = clamp_index(start + position, args.page_tokens, status);
-    return {args.sequence_slots > 0 ? sequence : 0, static_cast<int>(token)};
-  }
+  constexpr i64 kMostSlots = 0x7fffffff;  // slots are counted in 31 bits
+  const i64 slots = min(kPaged ? args.table_stride * kPageSize : args.page_tokens, kMostSlots);
+  return {kPaged ? args.table + sequence * args.table_stride : nullptr,
+          static_cast<unsigned>(clamp_index(start, slots, status)), static_cast<unsigned>(slots - 1),
+          static_cast<int>(args.pages - 1), args.sequence_slots > 0 ? sequence : 0};
+}
+
+/// Index of a position in the sequence's slots. Positions count from 0.
+__device__ __forceinline__ unsigned slot_index(const Places& places, int position, unsigned& status) {
+  const unsigned index = places.start + static_cast<unsigned>(position);
+  if (index > places.last) status |= adamas_abi::kBadTable;
+  return min(index, places.last);
+}
+
+/// Page that holds a slot index: a load, where there is a table.
+__device__ __forceinline__ int page_of_index(const Places& places, unsigned index, unsigned& status) {
+  if constexpr (!kPaged) return places.page;
+  const int page = __ldg(places.table + index / kPageSize);
+  const int inside = max(0, min(page, places.last_page));
+  if (inside != page) status |= adamas_abi::kBadTable;
+  return inside;
+}
+
+/// Token of a slot index in its page.
+__device__ __forceinline__ int token_of_index(unsigned index) {
+  return static_cast<int>(kPaged ? index % kPageSize : index);
+}
+
+/// Place of a position that the row sees.
+__device__ __forceinline__ Place place_of_position(const Places& places, int position, unsigned& status) {
+  const unsigned index = slot_index(places, position, status);
+  return {page_of_index(places, index, status), token_of_index(index)};
 }
 
 /// Physical slot of a place.

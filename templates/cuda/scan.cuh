@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_scan(const __gr
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
   const i64 tile = static_cast<i64>(blockIdx.x) * kScanTile;
-  if (tile >= row.length) return;
+  if (tile >= row.length || needs_no_lists(args, row)) return;
   const int begin = static_cast<int>(tile);
   const int end = min(begin + kScanTile, row.length);
 
@@ -87,9 +87,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_scan(const __gr
   if (first < past) {
     load_group(args, row_index, kv_head, queries);
     unsigned status = 0;
+    const Places places = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
     for (int position = first + static_cast<int>(threadIdx.x); position < past; position += kThreads) {
-      const Place place = place_of_position(args, row.sequence, position, status);
+      const Place place = place_of_position(places, position, status);
       score_token(args, row_index, kv_head, position, place, queries);
     }
     report(args, status);

@@ -165,11 +165,12 @@ __device__ __forceinline__ void list_tokens(const OrderKey* keys, const Row& row
 __device__ __forceinline__ void copy_positions(const Args& args, const Row& row, const int* positions,
                                                int* out) {
   unsigned status = 0;
+  const Places places = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int rank = static_cast<int>(threadIdx.x); rank < kBudget; rank += kThreads) {
     const int position = positions[rank];
     const bool as_slot = args.write_slots != 0 && position >= 0;
-    out[rank] = as_slot ? slot_of(args, place_of_position(args, row.sequence, position, status)) : position;
+    out[rank] = as_slot ? slot_of(args, place_of_position(places, position, status)) : position;
   }
   report(args, status);
 }
@@ -179,6 +180,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_select(const __
   __shared__ SelectShared shared;
   const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
+  if (needs_no_lists(args, row)) return;
   const int selected = min(row_budget(args, row_index), row.visible);
   const i64 index = static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection;
   int* positions = args.positions + index * kBudget;

@@ -40,11 +40,11 @@ TEST_CASE("an empty text is the target's default") {
 TEST_CASE("a key overrides its default and no other") {
   Tuning expected = Tuning::parse("", Spec{}, "sm_90a");
   expected.chunk = 72;
-  CHECK(Tuning::parse("chunk=72", Spec{}, "sm_90a") == expected);
+  CHECK(Tuning::parse("chunk=96", Spec{}, "sm_90a") == expected);
 
   const Tuning all =
-      Tuning::parse("threads=96 dense_chunk=1024 chunk=8 scan_tile=640 scan=popc", Spec{}, "sm_80");
-  CHECK(all.text() == "scan=popc scan_tile=640 chunk=8 dense_chunk=1024 threads=96");
+      Tuning::parse("threads=96 dense_chunk=1024 chunk=64 scan_tile=640 scan=popc cluster=0 schedule=stages", Spec{}, "sm_80");
+  CHECK(all.text() == "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96");
   CHECK(Tuning::parse("scan=table threads=0", Spec{}, "x86-64-v3").scan == "table");
 }
 
@@ -57,8 +57,11 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
       {"sm_80", "scan_tile=100", "scan_tile", "must be 64..65536, a multiple of 64", "128"},
       {"x86-64-v3", "scan_tile=99999999999999999999", "scan_tile", "must be 64..65536, a multiple of 64",
        "65536"},
-      {"sm_80", "chunk=4", "chunk", "must be 8..4096, a multiple of 8", "8"},
-      {"sm_80", "chunk=5000", "chunk", "must be 8..4096, a multiple of 8", "4096"},
+      {"sm_80", "chunk=4", "chunk", "must be 32..4096, a multiple of 32", "32"},
+      {"sm_80", "chunk=5000", "chunk", "must be 32..4096, a multiple of 32", "4096"},
+      {"x86-64-v3", "chunk=4", "chunk", "must be 8..4096, a multiple of 8", "8"},
+      {"sm_90a", "cluster=3", "cluster", "must be 0, 1, 2, 4 or 8", "4"},
+      {"x86-64-v3", "schedule=cluster", "schedule", "must be stages", "stages"},
       {"x86-64-v3", "dense_chunk=100000", "dense_chunk", "must be 8..65536, a multiple of 8", "65536"},
       {"sm_80", "threads=0", "threads", "must be 32..1024, a multiple of 32", "32"},
       {"sm_80", "threads=100", "threads", "must be 32..1024, a multiple of 32", "96"},
@@ -79,7 +82,7 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
 TEST_CASE("a bad text and a bad target are refused") {
   CHECK(error_of("tile=64", "sm_80").rule() == "is not a key of a Tuning");
   CHECK(error_of("scantile=64", "sm_80").hint() == "nearest key: scan_tile");
-  CHECK(error_of("chunk=8 chunk=8", "sm_80").rule() == "is given twice");
+  CHECK(error_of("chunk=32 chunk=32", "sm_80").rule() == "is given twice");
   CHECK(error_of("chunk", "sm_80").rule() == "a Tuning is written key=value");
   CHECK(error_of("", "sm_70").field() == "target");
 }

@@ -43,6 +43,11 @@ inline constexpr const char* kMatrixSpecs[] = {
     "head_dim=16 value_dim=512 hadamard=4 budget=1 group=3 cache_form=contiguous",
 };
 
+inline std::vector<Unit> units_of(const std::string& spec_text, const std::string& target) {
+  const Spec spec = Spec::parse(spec_text);
+  return cuda_generator().units(spec, cuda_generator().default_tuning(spec, target), target);
+}
+
 struct MatrixJob {
   NvrtcCompiler* compiler;
   std::string spec, target;
@@ -136,7 +141,7 @@ void check_matrix(const Wanted& wanted) {
         if (!wanted(s, t, c, compilers.size())) continue;
         // An NVRTC older than an architecture refuses it by name.
         auto& list = knows(compilers[c]->library(), kMatrixTargets[t]) ? jobs : refused;
-        for (const Unit unit : kUnits) {
+        for (const Unit unit : units_of(kMatrixSpecs[s], kMatrixTargets[t])) {
           list.push_back({compilers[c].get(), kMatrixSpecs[s], kMatrixTargets[t], unit});
         }
       }

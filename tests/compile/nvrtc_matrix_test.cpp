@@ -21,8 +21,8 @@ TEST_CASE("nvrtc matrix: what one kernel set costs to compile, cold") {
   const Generator& generator = cuda_generator();
   const Spec spec = Spec::parse("");
   compiler->build_id();  // not part of the cost
-  for (const Unit unit : kUnits) {
-    const Tuning tuning = generator.default_tuning(spec, "sm_90a");
+  const Tuning tuning = generator.default_tuning(spec, "sm_90a");
+  for (const Unit unit : generator.units(spec, tuning, "sm_90a")) {
     const CompileResult result = compiler->compile({.name = fmt::format("{}.cu", name(unit)),
                                                     .source = generator.emit(spec, tuning, "sm_90a", unit),
                                                     .target = "sm_90a",

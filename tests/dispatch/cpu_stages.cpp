@@ -84,7 +84,7 @@ class Kernels {
  public:
   Kernels(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target) {
     static const auto compiler = runtime::make_cpu_compiler();
-    for (const codegen::Unit unit : codegen::kUnits) {
+    for (const codegen::Unit unit : codegen::cpu_generator().units(spec, tuning, target)) {
       const std::string source = codegen::cpu_generator().emit(spec, tuning, target, unit);
       const auto result = compiler->compile({.name = fmt::format("{}.cc", name(unit)),
                                              .source = source,

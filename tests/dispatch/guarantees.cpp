@@ -86,7 +86,8 @@ void check_counters(const Context& context) {
         static_cast<std::uint64_t>(problem.slots) * problem.shape.kv_heads);
 
   const auto heads = static_cast<std::uint64_t>(problem.query_heads());
-  Counters step{}, dense{};  // of one call
+  Counters step{}, dense{};   // of one call
+  std::uint64_t short_tokens = 0;
   for (const Sequence& sequence : batch) {
     for (int row = 0; row < 2; ++row) {
       const auto tokens = static_cast<std::uint64_t>(seen(problem, sequence, row));
@@ -95,6 +96,7 @@ void check_counters(const Context& context) {
       step.rows += heads;
       step.dense_short += is_short ? heads : 0;
       step.tokens_scanned += tokens * problem.shape.kv_heads;
+      short_tokens += is_short ? tokens * problem.shape.kv_heads : 0;
       step.tokens_attended += heads * (is_short ? tokens : 8);
       dense.rows += heads;
       dense.dense_requested += heads;
@@ -119,6 +121,14 @@ void check_counters(const Context& context) {
   };
   check(counted_over(3, &Plan::decode, problem.call()), step, 3);
   check(counted_over(2, &Plan::dense, problem.call()), dense, 2);
+
+  // Where nobody wants their lists, short rows are not scanned.
+  Call listless = problem.call();
+  listless.positions = nullptr;
+  listless.counts = nullptr;
+  Counters unlisted = step;
+  unlisted.tokens_scanned -= short_tokens;
+  check(counted_over(2, &Plan::decode, listless), unlisted, 2);
 
   // select answers the same rows, and attends to nothing.
   Counters selected{};

@@ -1,0 +1,114 @@
+// Sizes and grids of the decode kernel. See cuda_decode.hpp.
+#include "codegen/cuda_decode.hpp"
+
+#include <algorithm>
+
+#include "codegen/cuda_facts.hpp"
+#include "codegen/target.hpp"
+
+namespace adamas::codegen {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kMostBlocks = 8;   // of a cluster; more is not portable
+constexpr int kMostLists = 8;    // of a K/V head: beyond, scores of useful lengths do not fit
+constexpr int kMostDims = 512;   // K and V elements of a token that a warp can have on their way
+constexpr int kMostBudget = 1024;
+constexpr int kBins = 256;
+constexpr int kStrands = 8;
+constexpr int kSliceGrain = 64;
+constexpr std::int64_t kMostSlice = 61440;  // tokens that 16-bit counts can count
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return ceil_div(value, multiple) * multiple;
+}
+
+/// Selections of a K/V head, the query heads of each, and what they take in passes.
+struct Lists {
+  int selections, heads, padded_heads, chunks;
+};
+
+Lists lists_of(const Spec& spec, const Tuning& tuning) {
+  Lists lists{};
+  lists.selections = facts_of(spec).selections_per_kv_head;
+  lists.heads = spec.group / lists.selections;
+  const int passes = static_cast<int>(ceil_div(lists.heads, 4));
+  lists.padded_heads = passes * static_cast<int>(ceil_div(lists.heads, passes));
+  lists.chunks = static_cast<int>(ceil_div(spec.budget, tuning.chunk));
+  return lists;
+}
+
+/// Dynamic shared memory of a launch by clusters of `blocks`; see scores_of_block and slice_capacity.
+std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t slice, int blocks) {
+  const CudaDecode decode = cuda_decode_of(spec, tuning);
+  const Lists lists = lists_of(spec, tuning);
+  const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
+  const std::int64_t scores = lists.selections * (slice * decode.score_bytes + 32);
+  const std::int64_t strands = items * lists.heads * kStrands * (spec.value_dim + 2) * 4;
+  return decode.shared_bytes + items * tuning.chunk * 4 + std::max(scores, strands);
+}
+
+}  // namespace
+
+CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
+  const CudaFacts cuda = cuda_facts_of(spec);
+  const Lists lists = lists_of(spec, tuning);
+  const int warps = tuning.threads / kWarp;
+  CudaDecode decode{};
+  decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
+  decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
+  decode.maxima_words = std::max(spec.budget <= 128 ? 128 : 256, warps * kMostBlocks);
+  // Two 16-bit scores are compared at once by their spare top bits.
+  decode.score_bytes = cuda.facts.key_forced + 2 < (1 << 15) ? 2 : 4;
+  decode.threads = tuning.threads + kWarp;
+  decode.blocks_per_processor = decode.threads <= 384 ? 2 : 1;
+
+  const std::int64_t s = lists.selections;
+  std::int64_t bytes = s * kMostBlocks * kBins * 2;                              // inbox
+  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;  // columns
+  bytes += s * lists.padded_heads * spec.head_dim * 4;                           // queries
+  bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
+  bytes += s * decode.maxima_words * 4 + s * kBins * 4;
+  bytes += 4 * 8;                                      // mailboxes
+  bytes += s * 7 * 4 + s * warps * 4 + spec.group * 4;  // searches, counts, biases
+  bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
+  decode.shared_bytes = round_up(bytes, 16);
+  return decode;
+}
+
+bool has_cuda_decode(const Spec& spec, const Tuning& tuning, std::string_view target) {
+  return tuning.schedule == "cluster" && cuda_architecture(target) >= 90 &&
+         facts_of(spec).selections_per_kv_head <= kMostLists &&
+         spec.head_dim + spec.value_dim <= kMostDims && spec.budget <= kMostBudget;
+}
+
+std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
+                                     const Shape& shape) {
+  if (!has_cuda_decode(spec, tuning, target)) return std::nullopt;
+  const std::int64_t rows = std::int64_t{shape.batch} * spec.query_rows;
+  if (rows > 65535 || shape.kv_heads > 65535) return std::nullopt;
+  const CudaDecode decode = cuda_decode_of(spec, tuning);
+  const std::int64_t limit = cuda_shared_limit(cuda_architecture(target));
+  const std::int64_t resident = std::int64_t{shape.processors} * decode.blocks_per_processor;
+  std::optional<Grid> best;
+  for (int blocks = 1; blocks <= kMostBlocks; blocks *= 2) {
+    if (tuning.cluster != 0 && tuning.cluster != blocks) continue;
+    // Slices begin at multiples of the grain, wherever the row does.
+    const std::int64_t slice =
+        ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
+    const std::int64_t bytes = launch_bytes(spec, tuning, slice, blocks);
+    if (slice > kMostSlice || bytes > limit) continue;
+    // The smallest cluster that fits, or a larger one as long as all of them run at once.
+    if (best && rows * shape.kv_heads * blocks > resident) break;
+    best = Grid{.x = static_cast<std::uint32_t>(blocks),
+                .y = static_cast<std::uint32_t>(shape.kv_heads),
+                .z = static_cast<std::uint32_t>(rows),
+                .threads = static_cast<std::uint32_t>(decode.threads),
+                .shared_bytes = static_cast<std::uint32_t>(bytes),
+                .cluster = static_cast<std::uint32_t>(blocks)};
+  }
+  return best;
+}
+
+}  // namespace adamas::codegen

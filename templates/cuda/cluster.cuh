@@ -1,0 +1,99 @@
+// Thread-block clusters: blocks that run together and write into each other's shared memory. The PTX of the
+// decode kernel that has no name in CUDA C++ without a toolkit's headers. Needs sm_90.
+#pragma once
+
+namespace adamas_cuda {
+
+/// Blocks of this block's cluster, and which of them it is. Grid: clusters lie along x.
+__device__ __forceinline__ unsigned cluster_blocks() {
+  unsigned blocks;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+  return blocks;
+}
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+/// Every thread of every block of the cluster arrives, then waits for the others.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/// In shared memory: counts bytes that other blocks (or this one) send, and lets threads wait for all of them.
+struct alignas(8) Mailbox {
+  unsigned long long state;
+};
+
+__device__ __forceinline__ unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+/// By one thread, before cluster_arrive: opens the mailbox for one delivery of `bytes` in all.
+__device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned bytes) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&mailbox)) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&mailbox)),
+               "r"(bytes)
+               : "memory");
+}
+
+/// By one thread, after a delivery: expects the next one.
+__device__ __forceinline__ void expect_again(Mailbox& mailbox, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&mailbox)),
+               "r"(bytes)
+               : "memory");
+}
+
+/// Waits until delivery number `delivery` (0, 1, ...) is complete; what was sent can be read afterwards.
+__device__ __forceinline__ void wait_for_mail(Mailbox& mailbox, unsigned delivery) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}" ::"r"(shared_address(&mailbox)),
+      "r"(delivery & 1)
+      : "memory");
+}
+
+/// The address that `pointer`, in this block's shared memory, has in block `rank`.
+__device__ __forceinline__ unsigned address_in_block(const void* pointer, unsigned rank) {
+  unsigned address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(pointer)), "r"(rank));
+  return address;
+}
+
+/// Stores a word where `pointer` is in block `rank`, and counts it in that block's mailbox.
+__device__ __forceinline__ void send(unsigned* pointer, unsigned rank, unsigned word, Mailbox& mailbox) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(
+                   address_in_block(pointer, rank)),
+               "r"(word), "r"(address_in_block(&mailbox, rank))
+               : "memory");
+}
+
+/// The same for four words at a multiple of 16 bytes.
+__device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4& words, Mailbox& mailbox) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                   address_in_block(pointer, rank)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(address_in_block(&mailbox, rank))
+               : "memory");
+}
+
+/// The kernel before this one in the stream may still be running: waits until it is done and its writes are
+/// seen. Nothing that it may write is read earlier.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+/// Lets the next kernel in the stream start, where it was launched to overlap with this one.
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+}  // namespace adamas_cuda

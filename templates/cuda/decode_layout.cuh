@@ -1,0 +1,112 @@
+// The decode kernel's shared memory, and which block of a cluster owns what. A cluster answers one row and
+// one K/V head: its blocks share out the tokens to scan, then the chunks of the lists to attend to.
+#pragma once
+
+#include "templates/cuda/cluster.cuh"
+#include "templates/cuda/list_attention.cuh"
+
+namespace adamas_cuda {
+
+constexpr int kDecodeWarps = kThreads / kWarp;    ///< that scan; one more bounds the threshold meanwhile
+constexpr int kDecodeThreads = kThreads + kWarp;
+constexpr int kMostBlocks = 8;                    ///< of a cluster
+
+constexpr int kSelections = kSelectionsPerKvHead;
+constexpr int kChunksPerList = (kBudget + kChunk - 1) / kChunk;
+constexpr int kItems = kSelections * kChunksPerList;  ///< chunks of all lists, of which every block has a share
+
+constexpr int kBins = 256;         ///< of a histogram of scores
+constexpr int kTokensPerLane = 8;  ///< that a lane looks at together, when scores are read back
+constexpr int kSliceGrain = 64;    ///< tokens; a block's slice begins at a multiple
+
+/// Score of a token in shared memory: 0 = not seen, else order key + 1; forced tokens have the largest.
+constexpr int kForcedScore = kKeyForced + 1;
+
+constexpr bool kNarrowScores = sizeof(Score) == 2;
+
+/// Largest scores that a lane has seen: two of 16 bits, of even and of odd groups, or one of 32.
+using Maximum = unsigned;
+
+__device__ __forceinline__ Maximum larger(Maximum a, Maximum b) {
+  if constexpr (kNarrowScores) return __vmaxu2(a, b);
+  return max(a, b);
+}
+
+/// Search for the score of the budget's last token: what is known so far.
+struct Search {
+  unsigned lowest, top;  ///< it lies in lowest .. top - 1
+  unsigned shift;        ///< log2 of the width of the next histogram's bins
+  unsigned above;        ///< tokens of the row at or above top
+  unsigned above_before; ///< those of them in the blocks before this one
+  // Once lowest + 1 == top:
+  unsigned skipped;  ///< of this block's tokens with score `lowest`, so many first ones are not selected
+  unsigned first;    ///< place in the list of this block's first selected token
+};
+
+struct alignas(16) DecodeShared {
+  alignas(16) unsigned short inbox[kSelections][kMostBlocks][kBins];  ///< every block's histogram
+  alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];       ///< queries as binary columns
+  alignas(16) ListQueries queries[kSelections];
+  alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
+  alignas(16) unsigned maxima[kSelections][kMaximaWords];
+  alignas(16) unsigned bins[kSelections][kBins];
+  Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
+  Search search[kSelections];
+  unsigned warp_counts[kSelections][kDecodeWarps];  ///< selected tokens; in the upper half those of score `lowest`
+  int bias[kGroup];
+  float scratch[kDecodeWarps][kRotateScratch];
+};
+static_assert(sizeof(DecodeShared) == kDecodeSharedBytes,
+              "the generator and the template disagree about shared memory");
+
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+
+/// A block and its cluster.
+struct Cluster {
+  unsigned rank, blocks;
+  int log2_blocks;
+};
+
+__device__ __forceinline__ Cluster this_cluster() {
+  const unsigned blocks = cluster_blocks();
+  return {cluster_rank(), blocks, 31 - __clz(static_cast<int>(blocks))};
+}
+
+/// Block that attends to chunk `item` (selection * kChunksPerList + chunk).
+__device__ __forceinline__ unsigned block_of_item(const Cluster& cluster, int item) {
+  return static_cast<unsigned>(item << cluster.log2_blocks) / static_cast<unsigned>(kItems);
+}
+
+/// First item of a block; that of block `blocks` is kItems.
+__device__ __forceinline__ int first_item_of_block(const Cluster& cluster, unsigned block) {
+  return static_cast<int>((block * kItems + cluster.blocks - 1) >> cluster.log2_blocks);
+}
+
+/// After DecodeShared: slots of the tokens in this block's items, kChunk an item.
+__device__ __forceinline__ unsigned* list_of_block() {
+  return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
+}
+
+/// After those: scores while tokens are selected, strands while they are attended to.
+__device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster) {
+  const int most_items = (kItems + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
+  return dynamic_shared + sizeof(DecodeShared) + most_items * kChunk * sizeof(unsigned);
+}
+
+/// Tokens that a slice has room for; see DecodeSize in the generator.
+__device__ __forceinline__ int slice_capacity(const Args& args, const Cluster& cluster) {
+  const int grains = static_cast<int>((args.max_tokens + kSliceGrain - 1) / kSliceGrain) + 1;
+  return ((grains + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks) * kSliceGrain;
+}
+
+/// Bytes between the scores of two selections: neighbours begin in other banks.
+__device__ __forceinline__ int score_bytes(int capacity) {
+  return capacity * static_cast<int>(sizeof(Score)) + 32;
+}
+
+/// Tokens that a block or a warp scans: positions first .. first + tokens - 1, scores from `offset` on.
+struct Slice {
+  int first, tokens, offset;
+};
+
+}  // namespace adamas_cuda

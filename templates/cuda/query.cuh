@@ -1,0 +1,75 @@
+// A query head's integers (dot) or codes (manhattan): what the scan compares with the codes of keys.
+#pragma once
+
+#include "templates/cuda/codes.cuh"
+
+namespace adamas_cuda {
+
+/// Whether every element that the warp holds is a number.
+__device__ __forceinline__ bool all_finite(const float (&x)[kWords]) {
+  bool finite = true;
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    finite = finite && (__float_as_uint(x[j]) & 0x7f800000u) != 0x7f800000u;
+  }
+  return __all_sync(kAllLanes, finite) != 0;
+}
+
+/// dot: integers -kQueryMax..kQueryMax of a finite rotated query; all 0 when its step is 0.
+__device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&integers)[kWords]) {
+  float largest = 0.0f;
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    largest = fmaxf(largest, fabsf(rotated[j]));
+  }
+  const float step = __fdiv_rn(max_over_warp(largest), static_cast<float>(kQueryMax));
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    integers[j] = 0;
+    if (step != 0.0f) {
+      const float ratio = __fdiv_rn(rotated[j], step);
+      // Clamping to whole numbers before rounding gives what rounding before clamping gives.
+      const float clamped =
+          fminf(fmaxf(ratio, -static_cast<float>(kQueryMax)), static_cast<float>(kQueryMax));
+      integers[j] = __float2int_rn(clamped);
+    }
+  }
+}
+
+/// Integers or codes of one query head, by a warp: element 32 j + lane in register j. Written to query_codes
+/// too, if the caller wants them.
+/// @param scratch  2 kHeadDim floats of shared memory of this warp, if rotate needs them
+__device__ __forceinline__ void query_integers(const Args& args, int row_index, int query_head, float* scratch,
+                                               int (&integers)[kWords]) {
+  const i64 query = row_index * args.query_row_stride + query_head * args.query_head_stride;
+  float x[kWords];
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    x[j] = holds_element(j) ? load_element<kQueryType>(args.query, query + j * kWarp + lane_index()) : 0.0f;
+    integers[j] = 0;
+  }
+  rotate(x, scratch);
+  if (all_finite(x)) {
+    if constexpr (kDot) {
+      quantize(x, integers);
+    } else {
+      float thresholds[kBuckets - 1];
+      unsigned codes[kWords];
+      load_thresholds(args.query_thresholds, query_head / kGroup, thresholds);
+      bucketize(x, thresholds, codes);
+#pragma unroll
+      for (int j = 0; j < kWords; ++j) {
+        integers[j] = static_cast<int>(codes[j]);
+      }
+    }
+  }
+  if (args.query_codes == nullptr) return;
+  signed char* out =
+      args.query_codes + (static_cast<i64>(row_index) * args.kv_heads * kGroup + query_head) * kHeadDim;
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    if (holds_element(j)) out[j * kWarp + lane_index()] = static_cast<signed char>(integers[j]);
+  }
+}
+
+}  // namespace adamas_cuda
