@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -77,17 +76,19 @@ double measure_bandwidth(const runtime::Device& device) {
   args.count = kBytes / kItems;
   const codegen::Grid grid{.x = kItems, .y = 1, .z = 1, .threads = 256, .shared_bytes = 0};
 
-  double best = 0;
-  constexpr int kPasses = 6, kLaunches = 4;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const auto start = std::chrono::steady_clock::now();
+  constexpr int kLaunches = 4, kLeastPasses = 2, kMostPasses = 20;
+  constexpr double kMicroseconds = 0.5e6;
+  const auto stream = device.make_stream();
+  device.synchronize(nullptr);  // the clearing above
+  const auto recording = stream->record([&](runtime::Stream on) {
     for (int i = 0; i < kLaunches; ++i)
-      module->launch(Stage::scan, grid, args, nullptr);
-    device.synchronize(nullptr);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, static_cast<double>(kBytes) * kLaunches / seconds / 1e9);
-  }
-  return best;
+      module->launch(Stage::scan, grid, args, on);
+  });
+  double best = recording->replay(1).front();
+  const int passes = std::clamp(static_cast<int>(kMicroseconds / best), kLeastPasses, kMostPasses);
+  for (const double microseconds : recording->replay(passes))
+    best = std::min(best, microseconds);
+  return static_cast<double>(kBytes) * kLaunches / best / 1e3;
 }
 
 }  // namespace adamas::tools

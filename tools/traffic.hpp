@@ -14,13 +14,14 @@ inline double dense_bytes(const codegen::Spec& spec, int kv_heads, std::int64_t 
          codegen::element_bytes(spec.kv_type);
 }
 
-/// All codes, and the K and V rows of every selection (a row that several query heads select is counted for
-/// each).
+/// All codes, and the K and V rows of every selection. A row that several selections of a K/V head share is
+/// counted for each, but no more rows than there are tokens.
 inline double sparse_bytes(const codegen::Spec& spec, int code_row_bytes, int kv_heads, std::int64_t tokens) {
   const double codes = static_cast<double>(tokens) * kv_heads * code_row_bytes;
-  const double selections = static_cast<double>(kv_heads) * codegen::facts_of(spec).selections_per_kv_head;
-  const double rows = static_cast<double>(std::min<std::int64_t>(spec.budget, tokens));
-  return codes + selections * rows * (spec.head_dim + spec.value_dim) * codegen::element_bytes(spec.kv_type);
+  const std::int64_t selections =
+      std::int64_t{spec.query_rows} * codegen::facts_of(spec).selections_per_kv_head;
+  const std::int64_t rows = std::min(selections * std::min<std::int64_t>(spec.budget, tokens), tokens);
+  return codes + dense_bytes(spec, kv_heads, rows);
 }
 
 }  // namespace adamas::tools

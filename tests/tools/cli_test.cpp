@@ -15,11 +15,15 @@
 #include "runtime/compile/cpu_target.hpp"
 #include "runtime/dispatch/kernel.hpp"
 #include "tests/cache/support.hpp"
+#include "tests/tools/cli_runner.hpp"
 #include "tools/kernel_request.hpp"
 #include "tools/text.hpp"
 
 namespace fs = std::filesystem;
 namespace tools = adamas::tools;
+using adamas::tests::adamas_cli;
+using adamas::tests::Captured;
+using adamas::tests::Outcome;
 using adamas::tests::ScratchFolder;
 using nlohmann::json;
 
@@ -30,67 +34,6 @@ const std::vector<std::string> kSubcommands{"demo", "eval",    "calibrate", "doc
 
 /// A small kernel set: quick to compile.
 const std::string kSpec = "head_dim=64 budget=16 kv_type=f16";
-
-/// A stream of this process redirected into a file while it lives.
-class Captured {
- public:
-  explicit Captured(FILE* stream) : stream_(stream), file_(std::tmpfile()), saved_(dup(fileno(stream))) {
-    REQUIRE(file_ != nullptr);
-    std::fflush(stream_);
-    dup2(fileno(file_), fileno(stream_));
-  }
-  ~Captured() {
-    if (saved_ >= 0) restore();
-    std::fclose(file_);
-  }
-  Captured(const Captured&) = delete;
-  Captured& operator=(const Captured&) = delete;
-
-  std::string text() {
-    restore();
-    std::rewind(file_);
-    std::string text;
-    for (int c = std::fgetc(file_); c != EOF; c = std::fgetc(file_))
-      text += static_cast<char>(c);
-    return text;
-  }
-
- private:
-  void restore() {
-    std::fflush(stream_);
-    dup2(saved_, fileno(stream_));
-    close(saved_);
-    saved_ = -1;
-  }
-
-  FILE* stream_;
-  FILE* file_;
-  int saved_;
-};
-
-struct Outcome {
-  int exit_code;
-  std::string out, err;
-
-  json object() const { return json::parse(out); }
-  std::vector<json> lines() const {
-    std::vector<json> objects;
-    std::istringstream stream(out);
-    for (std::string line; std::getline(stream, line);)
-      objects.push_back(json::parse(line));
-    return objects;
-  }
-};
-
-Outcome adamas_cli(std::vector<std::string> words) {
-  words.insert(words.begin(), "adamas");
-  std::vector<const char*> argv;
-  for (const std::string& word : words)
-    argv.push_back(word.c_str());
-  Captured out(stdout), err(stderr);
-  const int exit_code = tools::run_cli(static_cast<int>(argv.size()), argv.data());
-  return {exit_code, out.text(), err.text()};
-}
 
 /// Sets an environment variable for a scope.
 class Variable {
