@@ -1,9 +1,11 @@
 // attend: chunk of a token list (or of everything a row sees) -> partial sums of softmax attention.
 //
-// Work item: chunk (x), K/V head (y), row (z), for all query heads of the group. Tokens come in tiles of 64.
-// Where the heads share their tokens a tile's K and V rows are read from memory once for the whole group;
-// while a tile is worked on, the next one's rows are prefetched. The sums of a chunk depend on its own tokens
-// and their order alone.
+// Work item of a row with a selection: chunk (x), K/V head (y), row (z), for all query heads of the group. A
+// row that attends to all shares its items out differently: chunk and block of K/V heads (dense_block),
+// because in most caches the heads of a token lie side by side and memory is fastest when whole tokens are
+// read in order. Tokens come in tiles of 64: first the K rows of a tile, token after token and in each head
+// after head, then its V rows, while the rows to come are prefetched. The sums of a chunk depend on its own
+// tokens and their order alone, not on what else its work item covers.
 #pragma once
 
 #include "templates/cpu/math.hpp"
@@ -22,38 +24,60 @@ constexpr int kLanes = 8;
 #endif
 using Floats = Vec<float, kLanes>;
 
-constexpr int kSums = 8;           // K pass: accumulators in registers
-constexpr int kHeadsTogether = 4;  // query heads that share a loaded K or V vector
+constexpr int kSums = 8;             // accumulators in registers
+constexpr int kQueriesTogether = 4;  // query heads that share a loaded K or V vector
+constexpr int kValueRows = 4;        // V rows that are added between a load and a store of the sums
 
-/// K and V rows of up to 64 tokens. `key` is filled up to a multiple of kSums with the last row, so that the
-/// K pass needs no remainder; what it computes there is dropped.
+/// K/V heads of a dense work item. Their queries, and later their sums, should take half of an L1 cache.
+constexpr int kMostHeads = larger(1, smaller(8, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
+/// Dense rows get smaller blocks of heads rather than fewer work items than this.
+constexpr int kEnoughItems = 32;
+
+/// K and V rows of up to 64 tokens, of the first head of a block. `key` is filled up to a multiple of eight
+/// with the last row, so that the K pass needs no remainder; what it computes there is dropped.
 struct Tile {
   const Kv::Raw* key[kTile];
   const Kv::Raw* value[kTile];
   int count;
 };
 
-/// The list of a work item: positions, or a run of consecutive ones.
+/// What a work item attends to: positions, or a run of consecutive ones.
 struct TokenList {
   const int* positions;  // null: first, first + 1, ...
   i64 first;
   i64 count;
 };
 
-/// The part of a list that chunk x covers. A row that attends to all has one list, others one a selection.
-ADAMAS_FUNCTION TokenList list_of(const Args& args, const Row& row, i64 selection, unsigned chunk) {
-  if (attends_all(args, row)) {
-    const i64 from = i64(chunk) * kDenseChunk;
-    return {nullptr, row.first + from, smaller(i64(kDenseChunk), row.visible() - from)};
-  }
+/// A chunk of K/V heads first_head .. first_head + heads - 1.
+struct Block {
+  i64 chunk;
+  i64 first_head;
+  int heads;
+};
+
+/// The query heads of a work item while it runs.
+struct Work {
+  float query[kMostHeads * kGroup][kHeadDim];
+  float sums[kMostHeads * kGroup][kValueDim];
+  PartialState state[kMostHeads * kGroup];
+};
+
+/// The part of selection `selection` (of this row) that a chunk covers.
+ADAMAS_FUNCTION TokenList selected_tokens(const Args& args, const Row& row, i64 selection, i64 chunk) {
   const i64 number = row.number * args.kv_heads * kSelectionsPerKvHead + selection;
-  const i64 from = i64(chunk) * kChunk;
+  const i64 from = chunk * kChunk;
   return {args.positions + number * kBudget + from, 0,
           smaller(i64(kChunk), listed_tokens(args, number) - from)};
 }
 
+/// The same of a row that attends to all.
+ADAMAS_FUNCTION TokenList all_tokens(const Row& row, i64 chunk) {
+  const i64 from = chunk * kDenseChunk;
+  return {nullptr, row.first + from, smaller(i64(kDenseChunk), row.visible() - from)};
+}
+
 /// Tokens from .. from + 63 of a list. Positions that the row does not see are left out and reported.
-ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const TokenList& list, i64 from,
+ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
                                Tile& tile, u32& status) {
   tile.count = 0;
   const i64 end = smaller(from + kTile, list.count);
@@ -66,83 +90,69 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 head, const
     }
     const Slot slot = slot_of_index(args, row, row.start + position, status);
     tile.key[tile.count] = static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride +
-                           slot.token * args.key_token_stride + head * args.key_head_stride;
+                           slot.token * args.key_token_stride + kv_head * args.key_head_stride;
     tile.value[tile.count] = static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride +
-                             slot.token * args.value_token_stride + head * args.value_head_stride;
+                             slot.token * args.value_token_stride + kv_head * args.value_head_stride;
     ++tile.count;
   }
-  for (int i = tile.count; tile.count > 0 && i % kSums != 0; ++i)
+  for (int i = tile.count; tile.count > 0 && i % 8 != 0; ++i)
     tile.key[i] = tile.key[tile.count - 1];
-}
-
-/// Prefetches rows first .. end - 1 into the L2 cache.
-template <int kElements>
-ADAMAS_INLINE void prefetch_rows(const Kv::Raw* const* rows, int first, int end) {
-  constexpr int kLine = 64 / sizeof(Kv::Raw);
-  ADAMAS_ROLLED
-  for (int row = first; row < end; ++row) {
-    ADAMAS_UNROLL
-    for (int i = 0; i < kElements; i += kLine)
-      __builtin_prefetch(rows[row] + i, 0, 2);
-  }
 }
 
 ADAMAS_INLINE F32x8 to_eight(F32x8 v) { return v; }
 ADAMAS_INLINE F32x8 to_eight(Vec<float, 16> v) { return v.lo + v.hi; }
 
-/// Lane i of the result: the sum of the lanes of v[i].
+/// Lane i of the result: the sum of the lanes of v[i]. The shuffles are none that the compiler would turn
+/// into horizontal additions, which are slow on most machines.
 ADAMAS_INLINE F32x8 sum_lanes(const Floats (&v)[8]) {
   F32x8 fours[4], twos[2];
   ADAMAS_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const F32x8 a = to_eight(v[2 * i]), b = to_eight(v[2 * i + 1]);
-    fours[i] = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) +
-               __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+    const F32x8 a = to_eight(v[i]), b = to_eight(v[i + 4]);
+    fours[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+               __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
   }
   ADAMAS_UNROLL
   for (int i = 0; i < 2; ++i) {
     const F32x8 a = fours[2 * i], b = fours[2 * i + 1];
-    twos[i] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) +
-              __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    twos[i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+              __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
   }
-  return __builtin_shufflevector(twos[0], twos[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-         __builtin_shufflevector(twos[0], twos[1], 4, 5, 6, 7, 12, 13, 14, 15);
+  return __builtin_shufflevector(twos[0], twos[1], 0, 1, 8, 9, 4, 5, 12, 13) +
+         __builtin_shufflevector(twos[0], twos[1], 2, 3, 10, 11, 6, 7, 14, 15);
 }
 
-/// logit[q][i] = query q . key i, for kQueries queries of kHeadDim floats.
+/// logit[q][t] = query q . row t, for kSums / kQueries rows that begin `offset` elements after rows[t].
 template <int kQueries>
-ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Tile& tile, const Tile* ahead,
+ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* const* rows, i64 offset,
                                 float (*logit)[kTile]) {
   constexpr int kTokens = kSums / kQueries;
-  ADAMAS_ROLLED
-  for (int i = 0; i < tile.count; i += kTokens) {
-    if (ahead != nullptr) prefetch_rows<kHeadDim>(ahead->key, i, smaller(i + kTokens, ahead->count));
-    const Kv::Raw* key[kTokens];
+  const Kv::Raw* key[kTokens];
+  ADAMAS_UNROLL
+  for (int t = 0; t < kTokens; ++t)
+    key[t] = rows[t] + offset;
+  Floats sum[8] = {};
+  ADAMAS_UNROLL_TWICE
+  for (int c = 0; c < kHeadDim; c += kLanes) {
+    Floats k[kTokens];
+    ADAMAS_UNROLL
     for (int t = 0; t < kTokens; ++t)
-      key[t] = tile.key[i + t];
-    Floats sum[8] = {};
-    ADAMAS_UNROLL_TWICE
-    for (int c = 0; c < kHeadDim; c += kLanes) {
-      Floats k[kTokens];
-      ADAMAS_UNROLL
-      for (int t = 0; t < kTokens; ++t)
-        k[t] = load_floats<Kv, kLanes>(key[t] + c);
-      ADAMAS_UNROLL
-      for (int q = 0; q < kQueries; ++q) {
-        const Floats element = load<Floats>(query[q] + c);
-        ADAMAS_UNROLL
-        for (int t = 0; t < kTokens; ++t)
-          sum[q * kTokens + t] += element * k[t];
-      }
-    }
-    const F32x8 sums = sum_lanes(sum);
+      k[t] = load_floats<Kv, kLanes>(key[t] + c);
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
+      const Floats element = load<Floats>(query[q] + c);
       ADAMAS_UNROLL
       for (int t = 0; t < kTokens; ++t)
-        logit[q][i + t] = sums[q * kTokens + t];
+        sum[q * kTokens + t] += element * k[t];
     }
   }
+  struct Parts {
+    Vec<float, kTokens> of_query[8 / kTokens];
+  };
+  const Parts parts = bits_as<Parts>(sum_lanes(sum));
+  ADAMAS_UNROLL
+  for (int q = 0; q < kQueries; ++q)
+    store(logit[q], parts.of_query[q]);
 }
 
 /// Logits of one query -> weights exp(logit - max), with the running maximum and sum of its partial. Returns
@@ -164,7 +174,7 @@ ADAMAS_FUNCTION float weigh(const Args& args, float* logit, int tokens, PartialS
   float max = most[0];
   for (int i = 1; i < 8; ++i)
     max = most[i] > max ? most[i] : max;
-  const float factor = exp_of(state.max - max);
+  const float factor = max == state.max ? 1.0f : exp_of(state.max - max);
   state.max = max;
   F32x8 sum = 0;
   ADAMAS_ROLLED
@@ -186,85 +196,218 @@ constexpr int largest_divisor(int n, int limit) {
   return limit;
 }
 
-/// V rows that are taken together. Rows of one head often lie a power of two apart and compete for a few sets
-/// of the L1 cache: so many stay there until all their elements are added.
-constexpr int kValueRows = 8;
-
-/// sums[q][e] = sums[q][e] * factor[q] + sum over the tokens of weight[q][i] * value[i][e].
-template <int kQueries>
-ADAMAS_INLINE void add_values(const float (*weight)[kTile], const float* factor, const Tile& tile,
-                              const Tile* ahead, float* const (&sums)[kQueries]) {
-  constexpr int kVectors = largest_divisor(kValueDim / kLanes, 8 / kQueries);
-  constexpr int kBlocks = kValueDim / (kVectors * kLanes);
+/// sums[q][e] += sum over kRows rows of weight[q][i] * row i [offset + e].
+template <int kQueries, int kRows>
+ADAMAS_INLINE void add_values(const float (*weight)[kTile], const Kv::Raw* const* rows, i64 offset,
+                              float (*sums)[kValueDim]) {
+  constexpr int kVectors = largest_divisor(kValueDim / kLanes, kSums / kQueries);
+  const Kv::Raw* value[kRows];
+  ADAMAS_UNROLL
+  for (int i = 0; i < kRows; ++i)
+    value[i] = rows[i] + offset;
   ADAMAS_ROLLED
-  for (int first = 0; first < tile.count; first += kValueRows) {
-    const int end = smaller(first + kValueRows, tile.count);
-    ADAMAS_ROLLED
-    for (int block = 0; block < kBlocks; ++block) {
-      if (ahead != nullptr) {  // a few rows a block: a burst would wait for the memory
-        prefetch_rows<kValueDim>(ahead->value, first + kValueRows * block / kBlocks,
-                                 smaller(first + kValueRows * (block + 1) / kBlocks, ahead->count));
-      }
-      const int e = block * kVectors * kLanes;
-      Floats sum[kQueries][kVectors];
+  for (int e = 0; e < kValueDim; e += kVectors * kLanes) {
+    Floats sum[kQueries][kVectors];
+    ADAMAS_UNROLL
+    for (int q = 0; q < kQueries; ++q) {
       ADAMAS_UNROLL
-      for (int q = 0; q < kQueries; ++q) {
-        const float scale = first == 0 ? factor[q] : 1.0f;
-        ADAMAS_UNROLL
-        for (int c = 0; c < kVectors; ++c)
-          sum[q][c] = load<Floats>(sums[q] + e + c * kLanes) * scale;
-      }
-      ADAMAS_ROLLED
-      for (int i = first; i < end; ++i) {
-        Floats v[kVectors];
-        ADAMAS_UNROLL
-        for (int c = 0; c < kVectors; ++c)
-          v[c] = load_floats<Kv, kLanes>(tile.value[i] + e + c * kLanes);
-        ADAMAS_UNROLL
-        for (int q = 0; q < kQueries; ++q) {
-          ADAMAS_UNROLL
-          for (int c = 0; c < kVectors; ++c)
-            sum[q][c] += v[c] * weight[q][i];
-        }
-      }
+      for (int c = 0; c < kVectors; ++c)
+        sum[q][c] = load<Floats>(sums[q] + e + c * kLanes);
+    }
+    ADAMAS_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      Floats v[kVectors];
+      ADAMAS_UNROLL
+      for (int c = 0; c < kVectors; ++c)
+        v[c] = load_floats<Kv, kLanes>(value[i] + e + c * kLanes);
       ADAMAS_UNROLL
       for (int q = 0; q < kQueries; ++q) {
         ADAMAS_UNROLL
         for (int c = 0; c < kVectors; ++c)
-          store(sums[q] + e + c * kLanes, sum[q][c]);
+          sum[q][c] += v[c] * weight[q][i];
       }
+    }
+    ADAMAS_UNROLL
+    for (int q = 0; q < kQueries; ++q) {
+      ADAMAS_UNROLL
+      for (int c = 0; c < kVectors; ++c)
+        store(sums[q] + e + c * kLanes, sum[q][c]);
     }
   }
 }
 
-/// Adds a tile to the partials of query heads first_head .. first_head + kQueries - 1. `ahead` is prefetched.
+/// Rows of the first head that are to be prefetched, and how far their next head is.
+template <int kRows>
+struct RowsAhead {
+  const Kv::Raw* row[kRows];
+  i64 head_stride[kRows];
+
+  /// Prefetches one head's part of them into the L2 cache.
+  void prefetch(int head) const {
+    constexpr int kLine = 64 / sizeof(Kv::Raw);
+    ADAMAS_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      if (row[i] == nullptr) continue;
+      ADAMAS_UNROLL
+      for (int e = 0; e < larger(kHeadDim, kValueDim); e += kLine)
+        __builtin_prefetch(row[i] + head * head_stride[i] + e, 0, 2);
+    }
+  }
+};
+
+/// The order in which rows are used: those of one pass, then those of the next.
+struct RowSequence {
+  const Kv::Raw* const* rows;
+  const Kv::Raw* const* next;
+  int count, next_count;
+  i64 head_stride, next_head_stride;
+
+  template <int kRows>
+  RowsAhead<kRows> at(int place) const {
+    RowsAhead<kRows> ahead;
+    ADAMAS_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const int n = place + i;
+      ahead.row[i] = n < count ? rows[n] : n - count < next_count ? next[n - count] : nullptr;
+      ahead.head_stride[i] = n < count ? head_stride : next_head_stride;
+    }
+    return ahead;
+  }
+};
+
+/// kCount things, from `first` on, that are worked on together.
+template <int kCount>
+struct Run {
+  int first;
+};
+
+/// Calls body(Run) for kQueries query heads: runs that share loaded vectors.
+template <int kQueries, class Body>
+ADAMAS_INLINE void in_runs(const Body& body) {
+  constexpr int kRest = kQueries % kQueriesTogether;
+  ADAMAS_ROLLED
+  for (int q = 0; q + kQueriesTogether <= kQueries; q += kQueriesTogether)
+    body(Run<kQueriesTogether>{q});
+  if constexpr (kRest > 0) body(Run<kRest>{kQueries - kRest});
+}
+
+/// Adds a tile to the sums of query heads number .. number + heads * kQueries - 1 of `work`, kQueries for
+/// each of `heads` K/V heads. `next` is the tile that comes after it.
 template <int kQueries>
-ADAMAS_NOINLINE void attend_tile(const Args& args, const Row& row, unsigned chunk, i64 first_head,
-                                 const Tile& tile, const Tile* ahead) {
-  float query[kQueries][kHeadDim];
-  float* sums[kQueries];
+ADAMAS_NOINLINE void attend_tile(const Args& args, const Tile& tile, const Tile& next, int heads, int number,
+                                 Work& work) {
+  // The rows of a single head lie apart, and memory takes its time: prefetch a tile ahead. Those of many
+  // heads would fill the L2 cache that way.
+  const bool whole_tile = heads == 1;
+  const int ahead = whole_tile ? 0 : kTile / heads;
+  float logit[kQueries == kGroup ? kMostHeads * kGroup : kQueries][kTile];
+
+  const RowSequence keys = whole_tile ? RowSequence{next.key, nullptr, next.count, 0, 0, 0}
+                                      : RowSequence{tile.key,   tile.value,           tile.count,
+                                                    tile.count, args.key_head_stride, args.value_head_stride};
+  constexpr int kRest = kQueries % kQueriesTogether;
+  constexpr int kTokens = kSums / (kRest > 0 ? kRest : kQueriesTogether);
   ADAMAS_ROLLED
-  for (int q = 0; q < kQueries; ++q) {
-    const Query::Raw* const from = static_cast<const Query::Raw*>(args.query) +
-                                   row.number * args.query_row_stride +
-                                   (first_head + q) * args.query_head_stride;
+  for (int i = 0; i < tile.count; i += kTokens) {
+    const auto rows_ahead = keys.at<kTokens>(i + ahead);
     ADAMAS_ROLLED
-    for (int c = 0; c < kHeadDim; c += kLanes)
-      store(&query[q][c], load_floats<Query, kLanes>(from + c));
-    sums[q] = partial_of(args, row.number, first_head + q, chunk);
+    for (int head = 0; head < heads; ++head) {
+      rows_ahead.prefetch(head);
+      in_runs<kQueries>([&]<int kTogether>(Run<kTogether> run) {
+        const int q = head * kQueries + run.first;
+        ADAMAS_ROLLED
+        for (int t = 0; t < kTokens; t += kSums / kTogether)
+          dot_products<kTogether>(work.query + number + q, tile.key + i + t, head * args.key_head_stride,
+                                  reinterpret_cast<float(*)[kTile]>(&logit[q][i + t]));
+      });
+    }
   }
-  float logit[kQueries][kTile], factor[kQueries];
-  dot_products<kQueries>(query, tile, ahead, logit);
+
   ADAMAS_ROLLED
-  for (int q = 0; q < kQueries; ++q) {
-    PartialState state = load<PartialState>(sums[q] + kValueDim);
-    factor[q] = weigh(args, logit[q], tile.count, state);
-    store(sums[q] + kValueDim, state);
+  for (int q = 0; q < heads * kQueries; ++q) {
+    const float factor = weigh(args, logit[q], tile.count, work.state[number + q]);
+    if (factor == 1.0f) continue;
+    float* const sums = work.sums[number + q];
+    ADAMAS_ROLLED
+    for (int e = 0; e < kValueDim; e += 8)
+      store(sums + e, load<F32x8>(sums + e) * factor);
   }
-  add_values<kQueries>(logit, factor, tile, ahead, sums);
+
+  const RowSequence values =
+      whole_tile ? RowSequence{next.value, nullptr, next.count, 0, 0, 0}
+                 : RowSequence{tile.value,          next.key, tile.count, next.count, args.value_head_stride,
+                               args.key_head_stride};
+  const auto add = [&]<int kRows>(Run<kRows> rows) {
+    const auto rows_ahead = values.at<kRows>(rows.first + ahead);
+    ADAMAS_ROLLED
+    for (int head = 0; head < heads; ++head) {
+      rows_ahead.prefetch(head);
+      in_runs<kQueries>([&]<int kTogether>(Run<kTogether> run) {
+        const int q = head * kQueries + run.first;
+        add_values<kTogether, kRows>(reinterpret_cast<const float(*)[kTile]>(&logit[q][rows.first]),
+                                     tile.value + rows.first, head * args.value_head_stride,
+                                     work.sums + number + q);
+      });
+    }
+  };
+  int i = 0;
+  ADAMAS_ROLLED
+  for (; i + kValueRows <= tile.count; i += kValueRows)
+    add(Run<kValueRows>{i});
+  ADAMAS_ROLLED
+  for (; i < tile.count; ++i)
+    add(Run<1>{i});
 }
 
 #pragma clang fp contract(off)
+
+/// Queries of a block as float32; sums of nothing.
+ADAMAS_FUNCTION void begin(const Args& args, const Row& row, const Block& block, Work& work) {
+  const Query::Raw* from = static_cast<const Query::Raw*>(args.query) + row.number * args.query_row_stride +
+                           block.first_head * kGroup * args.query_head_stride;
+  ADAMAS_ROLLED
+  for (int q = 0; q < block.heads * kGroup; ++q, from += args.query_head_stride) {
+    ADAMAS_ROLLED
+    for (int c = 0; c < kHeadDim; c += kLanes)
+      store(&work.query[q][c], load_floats<Query, kLanes>(from + c));
+    ADAMAS_ROLLED
+    for (int e = 0; e < kValueDim; e += 8)
+      store(&work.sums[q][e], F32x8(0.0f));
+    work.state[q] = {kNoLogit, 0.0f};
+  }
+}
+
+/// Work -> partials of every query head that has this chunk.
+ADAMAS_FUNCTION void finish(const Args& args, const Row& row, const Block& block, const Work& work) {
+  ADAMAS_ROLLED
+  for (int q = 0; q < block.heads * kGroup; ++q) {
+    const i64 query_head = block.first_head * kGroup + q;
+    if (block.chunk >= chunks_of(args, row, query_head)) continue;
+    float* const partial = partial_of(args, row.number, query_head, block.chunk);
+    ADAMAS_ROLLED
+    for (int e = 0; e < kValueDim; e += 8)
+      store(partial + e, load<F32x8>(&work.sums[q][e]));
+    store(partial + kValueDim, work.state[q]);
+  }
+}
+
+/// The block of a dense row that item (x, y) works on; no heads where there are more items than blocks.
+/// Blocks are spread evenly over the items, chunk after chunk.
+ADAMAS_FUNCTION Block dense_block(const Args& args, const Row& row, unsigned x, unsigned y) {
+  const bool token_major =
+      args.key_head_stride < args.key_token_stride && args.value_head_stride < args.value_token_stride;
+  const i64 chunks = chunks_of(args, row, 0), rows = i64(args.batch) * kQueryRows;
+  const i64 heads = !token_major ? 1
+                                 : larger(smaller(rows * chunks * args.kv_heads / kEnoughItems,
+                                                  i64(smaller(kMostHeads, args.kv_heads))),
+                                          i64(1));
+  const i64 blocks_of_heads = ceil_div(args.kv_heads, heads), blocks = chunks * blocks_of_heads;
+  const i64 items = i64(args.chunks) * args.kv_heads, item = i64(y) * args.chunks + x;
+  const i64 block = ceil_div(item * blocks, items);
+  if (block * items >= (item + 1) * blocks) return {};
+  const i64 first_head = block % blocks_of_heads * heads;
+  return {block / blocks_of_heads, first_head, static_cast<int>(smaller(heads, args.kv_heads - first_head))};
+}
 
 }  // namespace adamas_cpu
 
@@ -272,59 +415,63 @@ ADAMAS_STAGE adamas_attend(const adamas_abi::Args* args, unsigned x, unsigned y,
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
   if (row.visible() <= 0) return;
-  const i64 first_head = i64(y) * kGroup;
-  const bool one_list = kSelectionsPerKvHead == 1 || attends_all(*args, row);
-  const int lists = one_list ? 1 : kGroup;
-
-  for (int q = 0; q < kGroup; ++q) {
-    if (i64(x) < chunks_of(*args, row, first_head + q))
-      clear_partial(partial_of(*args, row.number, first_head + q, x));
-  }
+  const bool all = attends_all(*args, row), one_list = all || kSelectionsPerKvHead == 1;
+  const Block block = all ? dense_block(*args, row, x, y) : Block{x, y, 1};
+  if (block.heads == 0) return;
+  Work work;
+  begin(*args, row, block, work);
 
   // Tiles of all lists in a row, so that the first tile of a list is prefetched during the last of the one
   // before.
+  const auto list_of = [&](int number) {
+    return all ? all_tokens(row, block.chunk)
+               : selected_tokens(*args, row, block.first_head * kSelectionsPerKvHead + number, block.chunk);
+  };
+  const int lists = one_list ? 1 : kGroup;
   u32 status = 0;
-  i64 attended = 0;
-  Tile tiles[2];
-  int list_number = -1, next_list = 0;
+  int next_list = 0;
   i64 next_from = 0;
-  TokenList list = list_of(*args, row, y * kSelectionsPerKvHead, x);
-  auto fill_next = [&](Tile& tile) {
+  TokenList list = list_of(0);
+  const auto fill_next = [&](Tile& tile) {
     tile.count = 0;
     while (next_list < lists && tile.count == 0) {
       if (next_from >= list.count) {
-        if (++next_list < lists) list = list_of(*args, row, y * kSelectionsPerKvHead + next_list, x);
+        if (++next_list < lists) list = list_of(next_list);
         next_from = 0;
         continue;
       }
-      fill_tile(*args, row, y, list, next_from, tile, status);
+      fill_tile(*args, row, block.first_head, list, next_from, tile, status);
       next_from += kTile;
     }
     return next_list;
   };
-  list_number = fill_next(tiles[0]);
-  prefetch_rows<kHeadDim>(tiles[0].key, 0, tiles[0].count);
-  prefetch_rows<kValueDim>(tiles[0].value, 0, tiles[0].count);
+  Tile tiles[2];
+  int number = fill_next(tiles[0]);
+  const RowSequence first_rows{tiles[0].key,   tiles[0].value,        tiles[0].count,
+                               tiles[0].count, args->key_head_stride, args->value_head_stride};
+  const int rows_ahead = block.heads == 1 ? 2 * kTile : kTile / block.heads;
+  ADAMAS_ROLLED
+  for (int i = 0; i < rows_ahead; ++i) {
+    ADAMAS_ROLLED
+    for (int head = 0; head < block.heads; ++head)
+      first_rows.at<1>(i).prefetch(head);
+  }
+  i64 attended = 0;
   ADAMAS_ROLLED
   for (int current = 0; tiles[current].count > 0; current ^= 1) {
-    const int number = list_number;
-    Tile& tile = tiles[current];
+    const Tile& tile = tiles[current];
     Tile& next = tiles[current ^ 1];
-    list_number = fill_next(next);
+    const int next_number = fill_next(next);
     if (one_list) {
-      constexpr int kRest = kGroup % kHeadsTogether;
-      const Tile* ahead = &next;
-      ADAMAS_ROLLED
-      for (int q = 0; q + kHeadsTogether <= kGroup; q += kHeadsTogether, ahead = nullptr) {
-        attend_tile<kHeadsTogether>(*args, row, x, first_head + q, tile, ahead);
-      }
-      if constexpr (kRest > 0) attend_tile<kRest>(*args, row, x, first_head + kGroup - kRest, tile, ahead);
-      attended += i64(tile.count) * kGroup;
+      attend_tile<kGroup>(*args, tile, next, block.heads, 0, work);
+      attended += i64(tile.count) * block.heads * kGroup;
     } else {
-      attend_tile<1>(*args, row, x, first_head + number, tile, &next);
+      attend_tile<1>(*args, tile, next, 1, number, work);
       attended += tile.count;
     }
+    number = next_number;
   }
+  finish(*args, row, block, work);
   report(*args, status);
   count(*args, &adamas_abi::Counters::tokens_attended, attended);
 }

@@ -58,11 +58,11 @@ ADAMAS_INLINE void store(void* to, V value) {
 }
 
 template <class T>
-ADAMAS_INLINE T smaller(T a, T b) {
+constexpr T smaller(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>
-ADAMAS_INLINE T larger(T a, T b) {
+constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
 

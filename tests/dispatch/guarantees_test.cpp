@@ -71,6 +71,25 @@ TEST_CASE("cpu: bits do not depend on the number of threads") {
   }
 }
 
+TEST_CASE("cpu: bits of a dense row do not depend on how many K/V heads a work item takes") {
+  const Context context("cpu");
+  const auto dense = [&](int copies, std::int64_t capacity) {
+    const SmallProblem problem(context, {.spec = "head_dim=64 group=3 budget=16",
+                                         .sequences = std::vector<Sequence>(copies, {1, 500}),
+                                         .kv_heads = 11,
+                                         .max_tokens = capacity,
+                                         .tuning = "dense_chunk=64"});
+    const Attended all = problem.dense();
+    for (int b = 0; b < copies; ++b)
+      CHECK(part(all.out, b, problem.out_per_sequence()) == part(all.out, 0, problem.out_per_sequence()));
+    return part(all.out, 0, problem.out_per_sequence());
+  };
+  // 8 chunks x 11 heads: blocks of 2 heads alone, of 8 and 3 in a batch.
+  const auto alone = dense(1, 500);
+  CHECK(dense(5, 500) == alone);
+  CHECK(dense(1, 3000) == alone);
+}
+
 TEST_CASE("cpu: prepare_async answers, can be left alone, and can be waited for") {
   const Context context(in_memory());
   {
@@ -83,7 +102,9 @@ TEST_CASE("cpu: prepare_async answers, can be left alone, and can be waited for"
     REQUIRE(waited.has_value());
     CHECK(std::string(waited->info().spec) == first.info().spec);
   }
-  { const Future dropped = context.prepare_async("head_dim=80", kCapacity); }
+  {
+    const Future dropped = context.prepare_async("head_dim=80", kCapacity);
+  }
   // The dropped one's destructor waited, so that its kernels are here.
   CHECK(context.prepare("head_dim=80", kCapacity).info().compiles == 0);
 

@@ -19,6 +19,26 @@ TEST_CASE("cpu: f32 keys and values") {
                   .lengths = {90, 20}});
 }
 
+TEST_CASE("cpu: dense rows whose work items take several K/V heads") {
+  const Context context("cpu");
+  // Small chunks, so that there are enough of them; heads that make no whole number of blocks.
+  const Scenario scenario{.spec = "head_dim=64 budget=16 group=3",
+                          .lengths = {400, 90, 33},
+                          .kv_heads = 11,
+                          .tuning = "dense_chunk=32"};
+  for (const HostLayout layout : {HostLayout::token_major, HostLayout::head_major, HostLayout::interleaved}) {
+    Scenario other = scenario;
+    other.layout = layout;
+    check_scenario(context, other);
+  }
+  Scenario uneven = scenario;
+  uneven.spec =
+      "head_dim=96 value_dim=48 kv_type=f32 q_type=f32 out_type=f32 group=5 budget=16 query_rows=2 "
+      "page_size=16";
+  uneven.dense_below = 60;
+  check_scenario(context, uneven);
+}
+
 TEST_CASE("cpu: random scenarios") {
   const Context context("cpu");
   for (std::uint64_t seed = 1; seed <= 24; ++seed)
