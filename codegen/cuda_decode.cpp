@@ -15,6 +15,9 @@ constexpr int kMostLists = 8;    // of a K/V head: beyond, scores of useful leng
 constexpr int kMostDims = 512;   // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
 constexpr int kBins = 256;
+constexpr int kCandidates = 256;
+constexpr int kMostPieceBytes = 2048;
+constexpr int kCodeStages = 3;
 constexpr int kStrands = 8;
 constexpr int kSliceGrain = 64;
 constexpr std::int64_t kMostSlice = 61440;  // tokens that 16-bit counts can count
@@ -46,7 +49,8 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
   const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
   const std::int64_t scores = lists.selections * (slice * decode.score_bytes + 32);
   const std::int64_t strands = items * lists.heads * kStrands * (spec.value_dim + 2) * 4;
-  return decode.shared_bytes + items * tuning.chunk * 4 + std::max(scores, strands);
+  const std::int64_t rings = std::int64_t{tuning.threads / kWarp} * decode.stages * decode.piece_bytes;
+  return decode.shared_bytes + items * tuning.chunk * 4 + rings + std::max(scores, strands);
 }
 
 }  // namespace
@@ -57,12 +61,17 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   const int warps = tuning.threads / kWarp;
   CudaDecode decode{};
   decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
+  const int token_bytes = cuda.facts.code_bits * cuda.words * 4;
+  decode.piece = 64;
+  while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes) decode.piece /= 2;
+  decode.piece_bytes = decode.piece * token_bytes;
+  decode.stages = kCodeStages;
   decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
   decode.maxima_words = std::max(spec.budget <= 128 ? 128 : 256, warps * kMostBlocks);
   // Two 16-bit scores are compared at once by their spare top bits.
   decode.score_bytes = cuda.facts.key_forced + 2 < (1 << 15) ? 2 : 4;
-  decode.threads = tuning.threads + kWarp;
-  decode.blocks_per_processor = decode.threads <= 384 ? 2 : 1;
+  decode.threads = tuning.threads;
+  decode.blocks_per_processor = decode.threads <= 256 ? 2 : 1;
 
   const std::int64_t s = lists.selections;
   std::int64_t bytes = s * kMostBlocks * kBins * 2;                              // inbox
@@ -70,8 +79,10 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   bytes += s * lists.padded_heads * spec.head_dim * 4;                           // queries
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
   bytes += s * decode.maxima_words * 4 + s * kBins * 4;
+  const int list_warps = std::max(1, warps / lists.selections);
+  bytes = round_up(bytes + s * list_warps * (kCandidates * 2 + 4), 8);  // candidates and their counts
   bytes += 4 * 8;                                      // mailboxes
-  bytes += s * 7 * 4 + s * warps * 4 + spec.group * 4;  // searches, counts, biases
+  bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
   decode.shared_bytes = round_up(bytes, 16);
   return decode;

@@ -212,6 +212,9 @@ std::string decode_constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kKeySteps", decode.key_steps);
   text += integer("kColumnWords", 4 * decode.key_steps);
   text += integer("kMaximaWords", decode.maxima_words);
+  text += integer("kPiece", decode.piece);
+  text += integer("kPieceBytes", decode.piece_bytes);
+  text += integer("kStages", decode.stages);
   text += integer("kDecodeBlocksPerProcessor", decode.blocks_per_processor);
   text += integer("kDecodeSharedBytes", decode.shared_bytes);
   return text + fmt::format("using Score = unsigned {};\n", decode.score_bytes == 2 ? "short" : "int");

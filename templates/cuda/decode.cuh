@@ -33,21 +33,41 @@ __device__ __forceinline__ void open_mailboxes(const Cluster& cluster, const Tas
   open_mailbox(shared.partials_mail, bytes_of_partials(cluster, task.selected));
 }
 
-/// The part of `slice` that a warp scans: as many whole pieces as the others, or fewer.
+/// The part of `slice` that a warp scans, in whole pieces. Warps that bound a threshold afterwards, while the
+/// others still scan, get three for every four.
 __device__ __forceinline__ Slice slice_of_warp(const Slice& slice, int warp) {
+  constexpr int kBounding = kSelections < kDecodeWarps ? kSelections : kDecodeWarps;
+  constexpr int kShares = 4 * kDecodeWarps - kBounding;
   const int pieces = (slice.tokens + kPiece - 1) / kPiece;
-  const int each = (pieces + kDecodeWarps - 1) / kDecodeWarps;
-  const int begin = min(warp * each, pieces), end = min(begin + each, pieces);
+  const int begin = pieces * (4 * warp - min(warp, kBounding)) / kShares;
+  const int end = pieces * (4 * (warp + 1) - min(warp + 1, kBounding)) / kShares;
   return {slice.first + begin * kPiece, (end - begin) * kPiece, begin * kPiece};
 }
 
-/// The part of a row's positions that a block scans.
-__device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Row& row) {
-  const int base = row.first / kSliceGrain * kSliceGrain;
+/// The part of a row's positions that a block scans. It begins where the slot index is a multiple of the grain,
+/// which may be before the first position that the row sees.
+__device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Row& row, const Places& places) {
+  const int base = row.first - static_cast<int>((places.start + static_cast<unsigned>(row.first)) % kSliceGrain);
   const int grains = (row.own + 1 - base + kSliceGrain - 1) / kSliceGrain;
   const int each = (grains + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
   const int begin = min(static_cast<int>(cluster.rank) * each, grains), end = min(begin + each, grains);
   return {base + begin * kSliceGrain, (end - begin) * kSliceGrain, 0};
+}
+
+/// The part of `slice` that a warp lists tokens of.
+__device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
+  const int vectors = slice.tokens / kTokensPerLane, each = (vectors + kListWarps - 1) / kListWarps;
+  const int begin = min(part * each, vectors), end = min(begin + each, vectors);
+  return {slice.first + begin * kTokensPerLane, (end - begin) * kTokensPerLane, begin * kTokensPerLane};
+}
+
+/// Queries as attention wants them. A barrier must follow.
+__device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head, DecodeShared& shared) {
+#pragma unroll 1
+  for (int selection = 0; selection < kSelections; ++selection) {
+    load_list_queries<kThreads>(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
+                                shared.queries[selection]);
+  }
 }
 
 /// Finds the row's lists and sends their entries to the blocks that attend to them.
@@ -56,40 +76,41 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
                                               const Places& places, DecodeShared& shared,
                                               unsigned char* scores, unsigned& status) {
   const int stride = score_bytes(slice_capacity(args, cluster));
-  const bool scanning = warp_index() < kDecodeWarps;
-  const Slice slice = scanning ? slice_of_warp(slice_of_block(cluster, row), warp_index()) : Slice{};
+  const Slice block_slice = slice_of_block(cluster, row, places);
+  const Slice slice = slice_of_warp(block_slice, warp_index());
 
-  if (scanning) {
-    // Codes are on their way before the query is ready.
-    PiecePlaces piece = {}, second = {};
-    PieceCodes codes = {};
-    if (slice.tokens > 0) {
-      find_piece(places, row, slice.first, piece, status);
-      load_piece(args, kv_head, piece, codes);
-      if (slice.tokens > kPiece) find_piece(places, row, slice.first + kPiece, second, status);
-    }
-    prepare_columns(args, row_index, kv_head, shared);
-    __syncthreads();
-    cluster_wait();
-    scan_slice(args, cluster, row, kv_head, slice, shared, scores, stride, codes, second, places, status);
-  } else {
-    __syncthreads();
-    cluster_wait();
+  // The query first, or it would wait behind the codes; codes before it is made ready.
+  float query[kWords];
+  if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
+  CodeStream stream(args, kv_head, places, slice, row.own + 1 - slice.first,
+                    rings_of_block(cluster) + warp_index() * (kStages * kPieceBytes));
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    stream.begin_piece(status);
+  }
+  load_queries(args, row_index, kv_head, shared);
+  prepare_columns(args, row_index, kv_head, query, shared);
+  __syncthreads();
+  cluster_wait();
+  scan_slice(cluster, row, slice, shared, scores, stride, stream, status);
+  if (warp_index() < kSelections) {
     wait_for_mail(shared.maxima_mail, 0);
 #pragma unroll 1
-    for (int selection = 0; selection < kSelections; ++selection) {
+    for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
       bound_threshold(cluster, selection, task.selected, shared);
     }
   }
   let_next_kernel_start();
   __syncthreads();
 
+  const int part = warp_index() % kListWarps, first_list = warp_index() / kListWarps;
+  const Slice part_slice = part_of_slice(block_slice, part);
   unsigned delivery = 0;
 #pragma unroll 1
   for (bool open = true; open; ++delivery) {
     if (delivery > 0) {  // once more, where scores spread wider than a histogram
 #pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
+      for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kThreads) {
         if (is_open(shared.search[i / kBins])) shared.bins[i / kBins][i % kBins] = 0;
       }
       if (threadIdx.x == 0) {
@@ -99,16 +120,23 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
       cluster_wait();
     }
 #pragma unroll 1
-    for (int selection = 0; selection < kSelections && scanning; ++selection) {
+    for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
       const Search search = shared.search[selection];
-      if (delivery > 0 && !is_open(search)) continue;
-      count_scores(slice, scores + selection * stride, search, shared.bins[selection]);
+      unsigned* const bins = shared.bins[selection];
+      unsigned short* const candidates = shared.candidates[selection][part];
+      unsigned& listed = shared.candidate_counts[selection][part];
+      if (delivery == 0) {
+        const unsigned found = list_candidates(part_slice, scores + selection * stride, search, bins, candidates);
+        if (lane_index() == 0) listed = found;
+      } else if (is_open(search)) {
+        count_scores(part_slice, scores + selection * stride, search, bins, candidates, listed);
+      }
     }
     __syncthreads();
     send_bins(cluster, shared);
     wait_for_mail(shared.inbox_mail, delivery);
 #pragma unroll 1
-    for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps + 1) {
+    for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
       if (delivery == 0 || is_open(shared.search[selection])) {
         narrow_search(cluster, selection, task.selected, shared);
       }
@@ -122,16 +150,18 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   }
 
 #pragma unroll 1
-  for (int selection = 0; selection < kSelections && scanning; ++selection) {
-    const unsigned counts = count_slice(slice, scores + selection * stride, shared.search[selection].lowest);
-    if (lane_index() == 0) shared.warp_counts[selection][warp_index()] = counts;
+  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
+    const unsigned counts = count_slice(part_slice, scores + selection * stride, shared.search[selection].lowest,
+                                        shared.candidates[selection][part], shared.candidate_counts[selection][part]);
+    if (lane_index() == 0) shared.list_counts[selection][part] = counts;
   }
   __syncthreads();
 #pragma unroll 1
-  for (int selection = 0; selection < kSelections && scanning; ++selection) {
+  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
     const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;
     int* out = args.positions == nullptr ? nullptr : args.positions + list * kBudget;
-    send_selected(args, cluster, places, slice, selection, scores + selection * stride, shared, out, status);
+    send_selected(args, cluster, places, part_slice, part, {selection, out}, scores + selection * stride, shared,
+                  status);
   }
   wait_for_mail(shared.list_mail, 0);
 }
@@ -140,7 +170,7 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
 __device__ __forceinline__ void list_all(const Row& row, const Places& places, int first, int past,
                                          int selected, unsigned& status) {
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kThreads) {
     const int number = (first + i / kChunk) % kChunksPerList * kChunk + i % kChunk;
     if (number < selected) list_of_block()[i] = list_entry(places, row.first + number, status);
   }
@@ -159,7 +189,7 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
     int* out = args.positions + list * kBudget;
     const int begin = task.scans ? listed : 0;
 #pragma unroll 1
-    for (int i = begin + static_cast<int>(threadIdx.x); i < kBudget; i += kDecodeThreads) {
+    for (int i = begin + static_cast<int>(threadIdx.x); i < kBudget; i += kThreads) {
       const int position = i < listed ? row.first + i : -1;
       const bool as_slot = args.write_slots != 0 && position >= 0;
       out[i] = as_slot ? slot_of(args, place_of_position(places, position, status)) : position;
@@ -168,7 +198,7 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
 }
 
 /// Grid: x = blocks of a cluster, y = K/V head, z = row.
-extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
+extern "C" __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerProcessor)
     adamas_decode(const __grid_constant__ Args args) {
   auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
   const Cluster cluster = this_cluster();
@@ -176,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kThreads) {
     shared.bins[i / kBins][i % kBins] = 0;
   }
 
@@ -185,17 +215,13 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   const Task task = task_of(args, row, row_index);
   unsigned status = 0;
   const Places places = places_of_sequence(args, row.sequence, status);
-  if (threadIdx.x == 0) open_mailboxes(cluster, task, first, past, shared);
-  cluster_arrive();
-#pragma unroll 1
-  for (int selection = 0; selection < kSelections; ++selection) {
-    load_list_queries<kDecodeThreads>(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
-                                      shared.queries[selection]);
-  }
+  if (threadIdx.x == kThreads - 1) open_mailboxes(cluster, task, first, past, shared);
+  cluster_arrive_early();
   unsigned char* const scratch = scores_of_block(cluster);
   if (task.scans) {
     select_tokens(args, cluster, row, row_index, kv_head, task, places, shared, scratch, status);
   } else {
+    load_queries(args, row_index, kv_head, shared);
     list_all(row, places, first, past, task.selected, status);
     cluster_wait();
     let_next_kernel_start();

@@ -79,7 +79,7 @@ __device__ __forceinline__ void send_chunks(const Cluster& cluster, int first, i
                                             unsigned char* strands, DecodeShared& shared) {
   constexpr int kColumnsOfItem = kHeadsPerList * kValueDim;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kColumnsOfItem; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kColumnsOfItem; i += kThreads) {
     const int item = i / kColumnsOfItem, head = i / kValueDim % kHeadsPerList, column = i % kValueDim;
     if (tokens_of_item(first + item, selected) == 0) continue;
     const Merged merged = merge_partials(strands_of(strands, item, head), kPartialFloats, kStrands, column);
@@ -100,7 +100,7 @@ __device__ __forceinline__ void finish_lists(const Args& args, const Cluster& cl
   constexpr int kColumnsOfList = kHeadsPerList * kValueDim;
   const int chunks = (selected + kChunk - 1) / kChunk;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kColumnsOfList; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kColumnsOfList; i += kThreads) {
     const int selection = i / kColumnsOfList, head = i / kValueDim % kHeadsPerList, column = i % kValueDim;
     if (block_of_item(cluster, selection * kChunksPerList) != cluster.rank) continue;
     const Merged merged =

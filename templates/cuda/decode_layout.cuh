@@ -7,8 +7,7 @@
 
 namespace adamas_cuda {
 
-constexpr int kDecodeWarps = kThreads / kWarp;    ///< that scan; one more bounds the threshold meanwhile
-constexpr int kDecodeThreads = kThreads + kWarp;
+constexpr int kDecodeWarps = kThreads / kWarp;
 constexpr int kMostBlocks = 8;                    ///< of a cluster
 
 constexpr int kSelections = kSelectionsPerKvHead;
@@ -17,6 +16,11 @@ constexpr int kItems = kSelections * kChunksPerList;  ///< chunks of all lists, 
 
 constexpr int kBins = 256;         ///< of a histogram of scores
 constexpr int kTokensPerLane = 8;  ///< that a lane looks at together, when scores are read back
+constexpr int kCandidates = 256;   ///< tokens that may be selected, of a warp that lists them
+
+/// Once scores are made, each selection has warps of its own, and each of them a part of the block's slice.
+constexpr int kListWarps = kDecodeWarps / kSelections > 0 ? kDecodeWarps / kSelections : 1;
+constexpr int kListsAtOnce = kDecodeWarps / kListWarps;
 constexpr int kSliceGrain = 64;    ///< tokens; a block's slice begins at a multiple
 
 /// Score of a token in shared memory: 0 = not seen, else order key + 1; forced tokens have the largest.
@@ -50,9 +54,13 @@ struct alignas(16) DecodeShared {
   alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
   alignas(16) unsigned bins[kSelections][kBins];
+  /// Tokens of each part of the slice that reach the bound, in order, and how many they are; more than kCandidates
+  /// are not listed.
+  alignas(16) unsigned short candidates[kSelections][kListWarps][kCandidates];
+  unsigned candidate_counts[kSelections][kListWarps];
   Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
   Search search[kSelections];
-  unsigned warp_counts[kSelections][kDecodeWarps];  ///< selected tokens; in the upper half those of score `lowest`
+  unsigned list_counts[kSelections][kListWarps];  ///< selected tokens; in the upper half those of score `lowest`
   int bias[kGroup];
   float scratch[kDecodeWarps][kRotateScratch];
 };
@@ -87,10 +95,15 @@ __device__ __forceinline__ unsigned* list_of_block() {
   return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
 }
 
-/// After those: scores while tokens are selected, strands while they are attended to.
-__device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster) {
+/// After those: each warp's ring of codes.
+__device__ __forceinline__ unsigned char* rings_of_block(const Cluster& cluster) {
   const int most_items = (kItems + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
   return dynamic_shared + sizeof(DecodeShared) + most_items * kChunk * sizeof(unsigned);
+}
+
+/// After those: scores while tokens are selected, strands while they are attended to.
+__device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster) {
+  return rings_of_block(cluster) + kDecodeWarps * kStages * kPieceBytes;
 }
 
 /// Tokens that a slice has room for; see DecodeSize in the generator.

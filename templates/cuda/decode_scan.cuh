@@ -9,12 +9,16 @@
 
 namespace adamas_cuda {
 
-constexpr int kRowsPerGroup = 8;  ///< tokens that a warp loads together, a word a lane
+constexpr int kRowsPerGroup = 8;           ///< tokens of which a lane holds a word each time it loads
 constexpr int kRounds = (kGroup + 3) / 4;  ///< of four query heads
-constexpr int kCodeRegisters = kPlanes * kKeySteps;
-/// Groups that are loaded before the first is scored: about 16 words a lane are on their way.
-constexpr int kGroupsAtOnce = kCodeRegisters <= 2 ? 8 : kCodeRegisters <= 4 ? 4 : 2;
-constexpr int kPiece = kGroupsAtOnce * kRowsPerGroup;  ///< tokens
+
+// Codes come through a ring in shared memory, a ring a warp: pieces of kPiece tokens, plane by plane.
+constexpr int kRowBytes = kWords * 4;
+constexpr int kPlaneBytes = kPiece * kRowBytes;
+constexpr int kCopyBytes = kRowBytes % 16 == 0 ? 16 : kRowBytes % 8 == 0 ? 8 : 4;  ///< never across tokens
+constexpr int kCopiesOfPlane = kPlaneBytes / kCopyBytes;
+constexpr int kCopiesOfLane = (kCopiesOfPlane + kWarp - 1) / kWarp;
+static_assert(kPlanes * kPlaneBytes == kPieceBytes, "the generator and the template disagree about a piece");
 
 /// Bit of an integer in a column. dot: two's complement planes; manhattan: columns 2t and 2t + 1 are
 /// [code > t] and its opposite.
@@ -24,12 +28,14 @@ __device__ __forceinline__ unsigned column_bit(int integer, int column) {
 }
 
 /// Query heads -> columns and biases in shared memory, a warp a head.
-__device__ __forceinline__ void prepare_columns(const Args& args, int row_index, int kv_head,
+/// @param x  query head `warp_index()` of the group, if there is one; used up
+__device__ __forceinline__ void prepare_columns(const Args& args, int row_index, int kv_head, float (&x)[kWords],
                                                 DecodeShared& shared) {
 #pragma unroll 1
   for (int member = warp_index(); member < kGroup; member += kDecodeWarps) {
     int integers[kWords];
-    query_integers(args, row_index, kv_head * kGroup + member, shared.scratch[warp_index()], integers);
+    if (member >= kDecodeWarps) load_query(args, row_index, kv_head * kGroup + member, x);
+    query_integers(args, row_index, kv_head * kGroup + member, x, shared.scratch[warp_index()], integers);
     int sum = 0;
 #pragma unroll
     for (int j = 0; j < kWords; ++j) {
@@ -71,54 +77,128 @@ __device__ __forceinline__ void load_columns(const DecodeShared& shared, int rou
   columns.bias = mine < kGroup ? shared.bias[mine] : -(1 << 30);
 }
 
-/// Codes of a piece: word lane % 4 (+ 4 step) of token 8 group + lane / 4.
-struct PieceCodes {
-  unsigned words[kGroupsAtOnce][kPlanes][kKeySteps];
-};
+/// Token of a piece that copy i of this lane belongs to; kPiece or more where it has no such copy.
+__device__ __forceinline__ int token_of_copy(int i) { return (i * kWarp + lane_index()) * kCopyBytes / kRowBytes; }
 
-/// Position of this lane's token of a group, moved into what the row sees.
-__device__ __forceinline__ int position_of_group(const Row& row, int first, int group) {
-  const int position = first + group * kRowsPerGroup + lane_index() / 4;
-  return min(max(position, row.first), row.own);
+/// Keeps a value in registers where the compiler would rather compute it again, in a loop that has no time.
+template <class T>
+__device__ __forceinline__ void keep(T*& pointer) {
+  asm volatile("" : "+l"(pointer));
 }
 
-/// Slot indices and pages of a piece's tokens, one piece ahead of the codes.
-struct PiecePlaces {
-  unsigned index[kGroupsAtOnce];
-  int page[kGroupsAtOnce];
-};
-
-__device__ __forceinline__ void find_piece(const Places& places, const Row& row, int first,
-                                           PiecePlaces& piece, unsigned& status) {
-#pragma unroll
-  for (int group = 0; group < kGroupsAtOnce; ++group) {
-    piece.index[group] = slot_index(places, position_of_group(row, first, group), status);
-    piece.page[group] = page_of_index(places, piece.index[group], status);
+/// The codes of a warp's slice, copied to its ring a piece at a time.
+class CodeStream {
+ public:
+  /// @param seen  tokens that the row sees from the slice's first on; the table need not hold more
+  __device__ __forceinline__ CodeStream(const Args& args, int kv_head, const Places& places, const Slice& slice,
+                                        int seen, unsigned char* ring)
+      : codes_(code_words(args, kv_head, {kPaged ? 0 : places.page, 0})),
+        plane_words_(static_cast<int>(args.code_plane_stride / 4)),
+        page_words_(static_cast<unsigned>(args.code_page_stride / 4)),
+        table_(places.table),
+        index_(places.start + static_cast<unsigned>(slice.first)),
+        last_page_(places.last_page),
+        tokens_(slice.tokens),
+        seen_(min(seen, slice.tokens)),
+        ring_(ring) {
+    keep(codes_);
+    keep(table_);
+    find_pages();
   }
-}
 
-__device__ __forceinline__ void load_piece(const Args& args, int kv_head, const PiecePlaces& piece,
-                                           PieceCodes& codes) {
+  /// Begins to copy the next piece, or counts an empty one.
+  __device__ __forceinline__ void begin_piece(unsigned& status) {
+    if (begun_ < tokens_) {
 #pragma unroll
-  for (int group = 0; group < kGroupsAtOnce; ++group) {
-    const unsigned* first =
-        code_words(args, kv_head, {piece.page[group], token_of_index(piece.index[group])}) + lane_index() % 4;
+      for (int i = 0; i < kCopiesOfLane; ++i) {
+        copy(i, status);
+      }
+      begun_ += kPiece;
+      filling_ = filling_ + kPieceBytes == kStages * kPieceBytes ? 0 : filling_ + kPieceBytes;
+      find_pages();
+    }
+    end_copies();
+  }
+
+  /// The oldest piece, once it is there, and until the piece after the next has begun.
+  __device__ __forceinline__ const unsigned char* next_piece() {
+    const unsigned char* const stage = ring_ + reading_;
+    reading_ = reading_ + kPieceBytes == kStages * kPieceBytes ? 0 : reading_ + kPieceBytes;
+    return stage;
+  }
+
+ private:
+  /// Looks up the pages of the piece after those that have begun, without waiting for them.
+  __device__ __forceinline__ void find_pages() {
+    if constexpr (!kPaged) return;
+#pragma unroll
+    for (int i = 0; i < kCopiesOfLane; ++i) {
+      const int token = begun_ + token_of_copy(i);
+      if (token < seen_) page_[i] = __ldg(table_ + (index_ + token) / kPageSize);
+    }
+  }
+
+  __device__ __forceinline__ void copy(int i, unsigned& status) const {
+    const int number = i * kWarp + lane_index(), token = begun_ + token_of_copy(i);
+    if (token >= seen_ || (kCopiesOfPlane % kWarp != 0 && number >= kCopiesOfPlane)) return;
+    const unsigned index = index_ + token;
+    const unsigned* words = codes_ + token_of_index(index) * kWords + number * kCopyBytes % kRowBytes / 4;
+    if constexpr (kPaged) {
+      const int page = max(0, min(page_[i], last_page_));
+      if (page != page_[i]) status |= adamas_abi::kBadTable;
+      words += static_cast<unsigned long long>(static_cast<unsigned>(page)) * page_words_;
+    }
+    unsigned char* const to = ring_ + filling_ + number * kCopyBytes;
 #pragma unroll
     for (int plane = 0; plane < kPlanes; ++plane) {
+      copy_async<kCopyBytes>(to + plane * kPlaneBytes, words + plane * plane_words_);
+    }
+  }
+
+  const unsigned* codes_;  ///< of the K/V head in page 0, or in the sequence's row
+  int plane_words_;
+  unsigned page_words_;  ///< fits: pages have at most 1024 tokens
+  const int* table_;
+  unsigned index_;  ///< slot index of the slice's first token
+  int last_page_;
+  int tokens_, seen_;  ///< of the slice, in whole pieces; those that the row sees
+  unsigned char* ring_;
+  int begun_ = 0;                   ///< tokens whose copies have begun
+  int filling_ = 0, reading_ = 0;   ///< stages of the ring, in bytes
+  int page_[kCopiesOfLane] = {};
+};
+
+/// A lane's words of 16 tokens: word lane % 4 (+ 4 step) of tokens lane / 4 and lane / 4 + 8.
+__device__ __forceinline__ void load_rows(const unsigned char* stage, int token,
+                                          unsigned (&codes)[kPlanes][kKeySteps]) {
+  const auto* row = reinterpret_cast<const unsigned*>(stage) + (token + lane_index() / 4) * kWords;
 #pragma unroll
-      for (int step = 0; step < kKeySteps; ++step) {
-        const bool whole = (step + 1) * 4 <= kWords;
-        codes.words[group][plane][step] =
-            whole || step * 4 + lane_index() % 4 < kWords ? __ldcs(plane_of(args, first, plane) + step * 4) : 0u;
-      }
+  for (int plane = 0; plane < kPlanes; ++plane) {
+#pragma unroll
+    for (int step = 0; step < kKeySteps; ++step) {
+      const int word = step * 4 + lane_index() % 4;
+      const bool wanted = (step + 1) * 4 <= kWords || word < kWords;
+      codes[plane][step] = wanted ? row[plane * (kPlaneBytes / 4) + word] : 0u;
     }
   }
 }
 
-/// A score where the token is not seen or forced, which the order key does not tell.
-__device__ __forceinline__ int adjusted_score(const Row& row, int position, int score) {
-  if (position < row.first || position > row.own) return 0;
-  return position < kSink || position > row.own - kRecent ? kForcedScore : score;
+/// Corrects a piece's scores where tokens are not seen or forced, which the codes do not tell.
+/// @param first  position of the piece's first token, at `token` of the block's slice
+__device__ __forceinline__ void adjust_piece(const Row& row, int first, int token, unsigned char* scores,
+                                             int stride) {
+  __syncwarp();
+#pragma unroll 1
+  for (int i = lane_index(); i < kPiece; i += kWarp) {
+    const int position = first + i;
+    const bool seen = position >= row.first && position <= row.own;
+    const bool forced = seen && (position < kSink || position > row.own - kRecent);
+    if (seen && !forced) continue;
+#pragma unroll
+    for (int selection = 0; selection < kSelections; ++selection) {
+      reinterpret_cast<Score*>(scores + selection * stride)[token + i] = forced ? kForcedScore : 0;
+    }
+  }
 }
 
 /// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps.
@@ -134,7 +214,7 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
   const int words = maxima_words(cluster);
   const int row = lane_index() / 4, place = row % words;
 #pragma unroll
-  for (int round = 0; round < (kSelections == 1 ? 1 : kCount); ++round) {
+  for (int round = 0; round < kCount; ++round) {
     Maximum maximum = maxima[round];
 #pragma unroll 1
     for (int rows = kRowsPerGroup / 2; rows >= words; rows /= 2) {
@@ -152,42 +232,38 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
 }
 
 /// Scores a warp's slice, and sends the largest scores on the way.
-__device__ __forceinline__ void scan_slice(const Args& args, const Cluster& cluster, const Row& row, int kv_head,
-                                           const Slice& slice, DecodeShared& shared, unsigned char* scores,
-                                           int stride, const PieceCodes& first_codes,
-                                           const PiecePlaces& second_places, const Places& places,
-                                           unsigned& status) {
+__device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& row, const Slice& slice,
+                                           DecodeShared& shared, unsigned char* scores, int stride,
+                                           CodeStream& stream, unsigned& status) {
   RoundColumns columns[kRounds];
 #pragma unroll
   for (int round = 0; round < kRounds; ++round) {
     load_columns(shared, round, columns[round]);
   }
-  Maximum maxima[kRounds] = {};
-  PieceCodes next = first_codes;
-  PiecePlaces places_ahead = second_places;
+  constexpr int kMaxima = kSelections == 1 ? 1 : kRounds;
+  Maximum maxima[kMaxima] = {};
   // A bound of the threshold needs no more than most scores: it is found while the rest are made.
   const int send_after = ((slice.tokens / kPiece * 3 + 3) / 4 - 1) * kPiece;
   if (slice.tokens == 0) send_maxima(cluster, maxima, shared);
 #pragma unroll 1
   for (int done = 0; done < slice.tokens; done += kPiece) {
-    const PieceCodes codes = next;
-    if (done + kPiece < slice.tokens) {
-      load_piece(args, kv_head, places_ahead, next);
-      if (done + 2 * kPiece < slice.tokens) {
-        find_piece(places, row, slice.first + done + 2 * kPiece, places_ahead, status);
-      }
-    }
-    const int begin = slice.first + done;
-    const bool ordinary =
-        begin >= max(row.first, kSink) && begin + kPiece - 1 <= row.own - kRecent;  // the same in all lanes
+    wait_for_copies<kStages - 2>();
+    __syncwarp();
+    // All lanes are done with the piece before, whose stage is filled again.
+    stream.begin_piece(status);
+    const unsigned char* const stage = stream.next_piece();
+    Maximum largest[kMaxima] = {};
 #pragma unroll
-    for (int pair = 0; pair < kGroupsAtOnce; pair += 2) {
+    for (int pair = 0; pair < kPiece; pair += 2 * kRowsPerGroup) {
+      unsigned codes[2][kPlanes][kKeySteps];
+      load_rows(stage, pair, codes[0]);
+      load_rows(stage, pair + kRowsPerGroup, codes[1]);
       int best[2] = {0, 0};
 #pragma unroll
       for (int round = 0; round < kRounds; ++round) {
         int score[2];
-        score_rows(codes.words[pair], codes.words[pair + 1], columns[round].words, columns[round].bias, score);
-        if constexpr (kSelections == 1) {
+        score_rows(codes[0], codes[1], columns[round].words, columns[round].bias, score);
+        if constexpr (kSelections == 1 && kGroup > 1) {
           best[0] = max(best[0], score[0]);
           best[1] = max(best[1], score[1]);
           if (round + 1 < kRounds) continue;
@@ -199,19 +275,25 @@ __device__ __forceinline__ void scan_slice(const Args& args, const Cluster& clus
           }
         }
         const int selection = kSelections == 1 ? lane_index() % 4 : round * 4 + lane_index() % 4;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int token = done + (pair + half) * kRowsPerGroup + lane_index() / 4;
-          if (!ordinary) score[half] = adjusted_score(row, slice.first + token, score[half]);
-          if (selection < kSelections) {
-            reinterpret_cast<Score*>(scores + selection * stride)[slice.offset + token] =
-                static_cast<Score>(score[half]);
-          }
+        if (selection < kSelections) {
+          Score* const to = reinterpret_cast<Score*>(scores + selection * stride) + slice.offset + done + pair +
+                            lane_index() / 4;
+          to[0] = static_cast<Score>(score[0]);
+          to[kRowsPerGroup] = static_cast<Score>(score[1]);
         }
         const unsigned even = static_cast<unsigned>(score[0]), odd = static_cast<unsigned>(score[1]);
-        Maximum& maximum = maxima[kSelections == 1 ? 0 : round];
+        Maximum& maximum = largest[kSelections == 1 ? 0 : round];
         maximum = larger(maximum, kNarrowScores ? even | odd << 16 : max(even, odd));
       }
+    }
+    const int begin = slice.first + done;
+    if (begin >= max(row.first, kSink) && begin + kPiece - 1 <= row.own - kRecent) {
+#pragma unroll
+      for (int round = 0; round < kMaxima; ++round) {
+        maxima[round] = larger(maxima[round], largest[round]);
+      }
+    } else {  // a bound may do without these, and must do without tokens that are not seen
+      adjust_piece(row, begin, slice.offset + done, scores, stride);
     }
     if (done == send_after) send_maxima(cluster, maxima, shared);
   }

@@ -82,19 +82,96 @@ __device__ __forceinline__ void load_scores(const unsigned char* scores, int tok
 /// Whether a search goes on after a histogram.
 __device__ __forceinline__ bool is_open(const Search& search) { return search.top - search.lowest > 1; }
 
-/// Counts the scores of a warp's slice that are in the search's range.
-__device__ __forceinline__ void count_scores(const Slice& slice, const unsigned char* scores,
-                                             const Search& search, unsigned* bins) {
-#pragma unroll 1
-  for (int token = lane_index() * kTokensPerLane; token < slice.tokens; token += kWarp * kTokensPerLane) {
-    unsigned score[kTokensPerLane];
-    load_scores(scores, slice.offset + token, score);
+/// Score of one token.
+__device__ __forceinline__ unsigned load_score(const unsigned char* scores, int token) {
+  return reinterpret_cast<const Score*>(scores)[token];
+}
+
+/// Which of eight neighbouring scores reach a bound, 1 .. kForcedScore: bit i is token i.
+__device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores, int token, unsigned bound) {
+  if constexpr (kNarrowScores) {
+    constexpr unsigned kTops = 0x80008000u;  // survive where a half is not below
+    const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
+    const unsigned bounds = bound * 0x10001u;
+    const unsigned tops = ((words.x | kTops) - bounds & kTops) >> 15 | ((words.y | kTops) - bounds & kTops) >> 13 |
+                          ((words.z | kTops) - bounds & kTops) >> 11 | ((words.w | kTops) - bounds & kTops) >> 9;
+    return (tops | tops >> 15) & 0xffu;
+  } else {
+    unsigned score[kTokensPerLane], mask = 0;
+    load_scores(scores, token, score);
 #pragma unroll
-    for (const unsigned s : score) {
-      if (s >= search.lowest && s < search.top) {
-        atomicAdd(&bins[min((s - search.lowest) >> search.shift, kBins - 1u)], 1u);
+    for (int t = 0; t < kTokensPerLane; ++t) {
+      mask |= static_cast<unsigned>(score[t] >= bound) << t;
+    }
+    return mask;
+  }
+}
+
+__device__ __forceinline__ void count_score(const Search& search, unsigned score, unsigned* bins) {
+  if (score < search.lowest || score >= search.top) return;
+  atomicAdd(&bins[min((score - search.lowest) >> search.shift, kBins - 1u)], 1u);
+}
+
+/// Counts the scores of a warp's slice in the search's first histogram, and lists the tokens that it counts.
+/// @return how many they are
+__device__ __forceinline__ unsigned list_candidates(const Slice& slice, const unsigned char* scores,
+                                                    const Search& search, unsigned* bins,
+                                                    unsigned short* candidates) {
+  constexpr int kStep = kWarp * kTokensPerLane, kSteps = 4;
+  unsigned listed = 0;
+#pragma unroll 1
+  for (int start = 0; start < slice.tokens; start += kSteps * kStep) {
+    unsigned masks = 0;  // a byte a step
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int token = start + step * kStep + lane_index() * kTokensPerLane;
+      if (token < slice.tokens) {
+        masks |= tokens_reaching(scores, slice.offset + token, search.lowest) << 8 * step;
       }
     }
+    const unsigned found = static_cast<unsigned>(sum_over_warp(__popc(masks)));
+    if (found == 0) continue;
+    const bool fits = listed + found <= kCandidates && found < 256;  // places are bytes
+    unsigned place = 0;  // a byte a step: candidates of the step in earlier lanes, then of this one
+    unsigned behind = listed;
+    if (fits) {
+      unsigned counts = 0;
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        counts |= static_cast<unsigned>(__popc(masks >> 8 * step & 0xffu)) << 8 * step;
+      }
+      const unsigned up_to = inclusive_sum_over_warp(counts);
+      const unsigned totals = __shfl_sync(kAllLanes, up_to, kWarp - 1);
+      // One multiplication makes each byte the sum of those below it.
+      place = up_to - counts + totals * 0x01010100u;
+    }
+#pragma unroll 1
+    for (; masks != 0; masks &= masks - 1) {
+      const int bit = __ffs(static_cast<int>(masks)) - 1, step = bit / 8;
+      const int token = start + step * kStep + lane_index() * kTokensPerLane + bit % 8;
+      count_score(search, load_score(scores, slice.offset + token), bins);
+      if (!fits) continue;
+      candidates[behind + (place >> 8 * step & 0xffu)] = static_cast<unsigned short>(token);
+      place += 1u << 8 * step;
+    }
+    listed = fits ? listed + found : kCandidates + 1;  // no more are listed
+  }
+  return listed;
+}
+
+/// Counts the scores of a warp's slice in a later histogram.
+__device__ __forceinline__ void count_scores(const Slice& slice, const unsigned char* scores, const Search& search,
+                                             unsigned* bins, const unsigned short* candidates, unsigned listed) {
+  if (listed <= kCandidates) {
+#pragma unroll 1
+    for (unsigned i = lane_index(); i < listed; i += kWarp) {
+      count_score(search, load_score(scores, slice.offset + candidates[i]), bins);
+    }
+    return;
+  }
+#pragma unroll 1
+  for (int token = lane_index(); token < slice.tokens; token += kWarp) {
+    count_score(search, load_score(scores, slice.offset + token), bins);
   }
 }
 
@@ -102,7 +179,7 @@ __device__ __forceinline__ void count_scores(const Slice& slice, const unsigned 
 __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& shared) {
   constexpr int kVectors = kBins / 8;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kDecodeThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kThreads) {
     const int selection = i / kVectors, first = i % kVectors * 8;
     unsigned pairs[4];
 #pragma unroll
@@ -118,10 +195,8 @@ __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& 
   }
 }
 
-/// Sum over a lane's eight bins of a histogram, from bin `from` on.
-__device__ __forceinline__ unsigned sum_bins(const unsigned short* bins, int from) {
-  const uint4 words = *reinterpret_cast<const uint4*>(bins + lane_index() * 8);
-  const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
+/// Sum over a lane's eight bins, two to a word, from bin `from` on.
+__device__ __forceinline__ unsigned sum_bins(const unsigned (&pairs)[4], int from) {
   unsigned sum = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -134,24 +209,23 @@ __device__ __forceinline__ unsigned sum_bins(const unsigned short* bins, int fro
 /// Narrows one selection's search to the bin that holds the budget's last token. By one warp.
 __device__ __forceinline__ void narrow_search(const Cluster& cluster, int selection, unsigned wanted,
                                               DecodeShared& shared) {
+  static_assert(kMostBlocks * kBudget < 1 << 16, "sums over blocks fit 16 bits");
   Search search = shared.search[selection];
   const auto& inbox = shared.inbox[selection];
-  // Bins of all blocks, 8 a lane, and the sum of each lane and those after it.
-  unsigned totals[8] = {};
-#pragma unroll 1
-  for (unsigned block = 0; block < cluster.blocks; ++block) {
+  // Bins 8 lane .. 8 lane + 7, of all blocks and of those before this one.
+  unsigned all[4] = {}, earlier[4] = {};
+#pragma unroll
+  for (unsigned block = 0; block < kMostBlocks; ++block) {
+    if (block >= cluster.blocks) break;
     const uint4 words = *reinterpret_cast<const uint4*>(&inbox[block][lane_index() * 8]);
     const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      totals[i] += i % 2 == 0 ? pairs[i / 2] & 0xffffu : pairs[i / 2] >> 16;
+    for (int pair = 0; pair < 4; ++pair) {
+      all[pair] += pairs[pair];
+      if (block < cluster.rank) earlier[pair] += pairs[pair];
     }
   }
-  unsigned lane_total = 0;
-#pragma unroll
-  for (const unsigned total : totals) {
-    lane_total += total;
-  }
+  const unsigned lane_total = sum_bins(all, 0);
   unsigned from_here = lane_total;
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
@@ -159,45 +233,42 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
     if (lane_index() + distance < kWarp) from_here += later;
   }
   const unsigned needed = wanted - search.above;
-  // The last lane from which on there are enough; it has the bin.
+  // The last lane from which on there are enough has the bin.
   const unsigned enough = __ballot_sync(kAllLanes, from_here >= needed);
   const int owner = max(31 - __clz(static_cast<int>(enough)), 0);
-  int bin = 0;
+  int bin = lane_index() * 8;
   unsigned better = from_here - lane_total;  // tokens in better bins
-  bool found = false;
+  unsigned reached = better;
 #pragma unroll
   for (int i = 7; i >= 0; --i) {
-    if (found) continue;
+    if (reached >= needed) continue;
+    better = reached;
+    reached += i % 2 == 0 ? all[i / 2] & 0xffffu : all[i / 2] >> 16;
     bin = lane_index() * 8 + i;
-    found = better + totals[i] >= needed;
-    if (!found) better += totals[i];
   }
   bin = __shfl_sync(kAllLanes, bin, owner);
-  better = __shfl_sync(kAllLanes, better, owner);
-
-  unsigned before = 0;
-#pragma unroll 1
-  for (unsigned block = 0; block < cluster.rank; ++block) {
-    before += sum_bins(inbox[block], bin + 1);
-  }
-  search.above += better;
-  search.above_before += static_cast<unsigned>(sum_over_warp(static_cast<int>(before)));
+  search.above += __shfl_sync(kAllLanes, better, owner);
+  search.above_before += static_cast<unsigned>(sum_over_warp(static_cast<int>(sum_bins(earlier, bin + 1))));
   if (bin < kBins - 1) search.top = search.lowest + (static_cast<unsigned>(bin + 1) << search.shift);
   search.lowest += static_cast<unsigned>(bin) << search.shift;
   const int bits = 32 - __clz(static_cast<int>(search.top - search.lowest - 1));
   search.shift = static_cast<unsigned>(max(bits - 8, 0));
   if (!is_open(search)) {
-    // Of equal tokens the later ones are selected: the last block's come first.
-    unsigned left = wanted - search.above, before_taken = 0, taken = 0;
-#pragma unroll 1
-    for (int block = static_cast<int>(cluster.blocks) - 1; block >= 0; --block) {
-      const unsigned here = min(left, static_cast<unsigned>(inbox[block][bin]));
-      left -= here;
-      if (block == static_cast<int>(cluster.rank)) taken = here;
-      if (block < static_cast<int>(cluster.rank)) before_taken += here;
+    // Of equal tokens the later ones are selected: the last block's come first. Lane b has block b's.
+    const unsigned block = static_cast<unsigned>(lane_index());
+    const unsigned equal = block < cluster.blocks ? inbox[block & (kMostBlocks - 1)][bin] : 0;
+    unsigned equal_from_here = equal;
+#pragma unroll
+    for (int distance = 1; distance < kMostBlocks; distance *= 2) {
+      equal_from_here += __shfl_down_sync(kAllLanes, equal_from_here, distance);
     }
-    search.skipped = shared.bins[selection][bin] - taken;
-    search.first = search.above_before + before_taken;
+    const unsigned left = wanted - search.above;
+    const unsigned later = equal_from_here - equal;
+    const unsigned taken = left > later ? min(left - later, equal) : 0;
+    const unsigned before = block < cluster.rank ? taken : 0;
+    search.skipped =
+        shared.bins[selection][bin] - __shfl_sync(kAllLanes, taken, static_cast<int>(cluster.rank));
+    search.first = search.above_before + static_cast<unsigned>(sum_over_warp(static_cast<int>(before)));
   }
   __syncwarp();
   if (lane_index() == 0) shared.search[selection] = search;
@@ -215,13 +286,22 @@ __device__ __forceinline__ unsigned count_selected(const unsigned (&score)[kToke
 
 /// The same for a warp's slice.
 __device__ __forceinline__ unsigned count_slice(const Slice& slice, const unsigned char* scores,
-                                                unsigned threshold) {
+                                                unsigned threshold, const unsigned short* candidates,
+                                                unsigned listed) {
   unsigned counts = 0;
+  if (listed <= kCandidates) {
 #pragma unroll 1
-  for (int token = lane_index() * kTokensPerLane; token < slice.tokens; token += kWarp * kTokensPerLane) {
-    unsigned score[kTokensPerLane];
-    load_scores(scores, slice.offset + token, score);
-    counts += count_selected(score, threshold);
+    for (unsigned i = lane_index(); i < listed; i += kWarp) {
+      const unsigned score = load_score(scores, slice.offset + candidates[i]);
+      counts += score > threshold ? 1u : score == threshold ? 1u << 16 : 0u;
+    }
+  } else {
+#pragma unroll 1
+    for (int token = lane_index() * kTokensPerLane; token < slice.tokens; token += kWarp * kTokensPerLane) {
+      unsigned score[kTokensPerLane];
+      load_scores(scores, slice.offset + token, score);
+      counts += count_selected(score, threshold);
+    }
   }
   return static_cast<unsigned>(sum_over_warp(static_cast<int>(counts)));
 }
@@ -238,18 +318,61 @@ __device__ __forceinline__ Place place_of_list_entry(const Places& places, unsig
   return {static_cast<int>(entry / kPageSize), static_cast<int>(entry % kPageSize)};
 }
 
-/// Sends the selected tokens of a warp's slice to the blocks that attend to them, and writes their positions
+/// Where selected tokens go.
+struct Destination {
+  int selection;
+  int* out;  ///< the caller's positions of this selection, or null
+};
+
+/// Sends a token that is number `number` of its list to the block that attends to it, and writes its position
 /// for the caller.
-/// @param out  the caller's positions of this selection, or null
+__device__ __forceinline__ void send_token(const Args& args, const Cluster& cluster, const Places& places,
+                                           const Destination& to, int number, int position,
+                                           DecodeShared& shared, unsigned& status) {
+  const int item = to.selection * kChunksPerList + number / kChunk;
+  const unsigned block = block_of_item(cluster, item);
+  unsigned* const entry_at =
+      list_of_block() + (item - first_item_of_block(cluster, block)) * kChunk + number % kChunk;
+  const unsigned entry = list_entry(places, position, status);
+  send(entry_at, block, entry, shared.list_mail);
+  if (to.out != nullptr) {
+    to.out[number] = args.write_slots == 0 ? position : slot_of(args, place_of_list_entry(places, entry));
+  }
+}
+
+/// Sends the selected tokens of a part of the block's slice.
 __device__ __forceinline__ void send_selected(const Args& args, const Cluster& cluster, const Places& places,
-                                              const Slice& slice, int selection, const unsigned char* scores,
-                                              DecodeShared& shared, int* out, unsigned& status) {
-  const Search& search = shared.search[selection];
+                                              const Slice& slice, int part, const Destination& to,
+                                              const unsigned char* scores, DecodeShared& shared,
+                                              unsigned& status) {
+  const Search& search = shared.search[to.selection];
   const unsigned threshold = search.lowest, skipped = search.skipped, first = search.first;
-  unsigned before = 0;  // above and equal, in this block's earlier tokens
+  // Above and equal, in this block's earlier tokens.
+  static_assert(kListWarps <= kWarp, "a lane adds a part's counts");
+  unsigned before = static_cast<unsigned>(
+      sum_over_warp(static_cast<int>(lane_index() < part ? shared.list_counts[to.selection][lane_index()] : 0u)));
+  const unsigned listed = shared.candidate_counts[to.selection][part];
+  if (listed <= kCandidates) {
+    const unsigned short* candidates = shared.candidates[to.selection][part];
+    unsigned above_before = before & 0xffffu, equal_before = before >> 16;
 #pragma unroll 1
-  for (int warp = 0; warp < warp_index(); ++warp) {
-    before += shared.warp_counts[selection][warp];
+    for (unsigned start = 0; start < listed; start += kWarp) {
+      const unsigned i = start + lane_index();
+      const int token = i < listed ? candidates[i] : 0;
+      const unsigned score = i < listed ? load_score(scores, slice.offset + token) : 0;
+      const unsigned earlier = (1u << lane_index()) - 1;
+      const unsigned above = __ballot_sync(kAllLanes, score > threshold);
+      const unsigned equal = __ballot_sync(kAllLanes, score == threshold);
+      const unsigned equals = equal_before + __popc(equal & earlier);
+      if (score > threshold || (score == threshold && equals >= skipped)) {
+        const unsigned taken = equals > skipped ? equals - skipped : 0;
+        const unsigned number = first + above_before + __popc(above & earlier) + taken;
+        send_token(args, cluster, places, to, static_cast<int>(number), slice.first + token, shared, status);
+      }
+      above_before += __popc(above);
+      equal_before += __popc(equal);
+    }
+    return;
   }
 #pragma unroll 1
   for (int start = 0; start < slice.tokens; start += kWarp * kTokensPerLane) {
@@ -263,25 +386,16 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
     unsigned above = earlier & 0xffffu, equal = earlier >> 16;
     before += __shfl_sync(kAllLanes, up_to, kWarp - 1);
     if (mine == 0) continue;
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < kTokensPerLane; ++i) {
-      const bool is_above = score[i] > threshold, is_equal = score[i] == threshold;
-      if (is_above || (is_equal && equal >= skipped)) {
+      const unsigned s = load_score(scores, slice.offset + token + i);
+      if (s > threshold || (s == threshold && equal >= skipped)) {
         const unsigned taken = equal > skipped ? equal - skipped : 0;
-        const int number = static_cast<int>(first + above + taken);
-        const int item = selection * kChunksPerList + number / kChunk;
-        const unsigned block = block_of_item(cluster, item);
-        unsigned* to =
-            list_of_block() + (item - first_item_of_block(cluster, block)) * kChunk + number % kChunk;
-        const int position = slice.first + token + i;
-        const unsigned entry = list_entry(places, position, status);
-        send(to, block, entry, shared.list_mail);
-        if (out != nullptr) {
-          out[number] = args.write_slots == 0 ? position : slot_of(args, place_of_list_entry(places, entry));
-        }
+        send_token(args, cluster, places, to, static_cast<int>(first + above + taken), slice.first + token + i,
+                   shared, status);
       }
-      above += is_above;
-      equal += is_equal;
+      above += s > threshold;
+      equal += s == threshold;
     }
   }
 }

@@ -19,13 +19,7 @@ __device__ __forceinline__ float sum_over_lanes(float value) {
   return value;
 }
 
-__device__ __forceinline__ int sum_over_warp(int value) {
-#pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
-  }
-  return value;
-}
+__device__ __forceinline__ int sum_over_warp(int value) { return __reduce_add_sync(kAllLanes, value); }
 
 /// Largest value of the warp; NaNs are passed over.
 __device__ __forceinline__ float max_over_warp(float value) {

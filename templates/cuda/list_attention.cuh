@@ -164,22 +164,34 @@ __device__ __forceinline__ void add_quad(const Args& args, const float* queries,
   }
 }
 
-/// Writes a strand's partial sums (value_dim sums, the largest logit, the sum of weights) of one head.
+/// Adds two lanes' values, `distance` apart, for two columns at once: a lane gets that of `upper` where bit `distance` of
+/// its index is set, else that of `lower`.
+__device__ __forceinline__ float exchange_halves(float lower, float upper, int distance) {
+  const bool is_upper = (lane_index() & distance) != 0;
+  const float sent = is_upper ? lower : upper, kept = is_upper ? upper : lower;
+  return kept + __shfl_xor_sync(kAllLanes, sent, distance);
+}
+
+/// Writes a strand's partial sums (value_dim sums, the largest logit, the sum of weights) of one head. Each
+/// token's lanes end up with two of a vector's columns.
 __device__ __forceinline__ void store_strand(const Strand& strand, int head, float* partial) {
   const float weights = sum_over_quad(strand.weights[head]);
 #pragma unroll
   for (int v = 0; v < kValueVectorsPerLane; ++v) {
-    const int vector = lane_index() % kRowLanes + v * kRowLanes;
-    // Each token's lanes keep a quarter of the columns: kept in registers by constant indices alone.
-    float kept[2] = {};
+    const float* sums = strand.sums[head] + v * kVectorElements;
+    float half[4], quarter[2];
 #pragma unroll
-    for (int i = 0; i < kVectorElements; ++i) {
-      const float sum = sum_over_quad(strand.sums[head][v * kVectorElements + i]);
-      if (lane_index() / kRowLanes == i / 2) kept[i % 2] = sum;
+    for (int i = 0; i < 4; ++i) {
+      half[i] = exchange_halves(sums[i], sums[i + 4], 2 * kRowLanes);
     }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      quarter[i] = exchange_halves(half[i], half[i + 2], kRowLanes);
+    }
+    const int vector = lane_index() % kRowLanes + v * kRowLanes;
     if (kValueVectors % kRowLanes != 0 && vector >= kValueVectors) continue;
-    float* columns = partial + vector * kVectorElements + lane_index() / kRowLanes * 2;
-    *reinterpret_cast<float2*>(columns) = float2{kept[0], kept[1]};
+    const int column = (lane_index() & 2 * kRowLanes) / 4 + (lane_index() & kRowLanes) / 4;
+    *reinterpret_cast<float2*>(partial + vector * kVectorElements + column) = float2{quarter[0], quarter[1]};
   }
   if (lane_index() == 0) {
     partial[kValueDim] = strand.largest[head];

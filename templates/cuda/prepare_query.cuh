@@ -39,8 +39,10 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads, 1)
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   for (int member = warp_index(); member < kGroup; member += kPrepareWarps) {
     const int query_head = kv_head * kGroup + member;
+    float x[kWords];
     int integers[kWords];
-    query_integers(args, row_index, query_head, scratch[warp_index()], integers);
+    load_query(args, row_index, query_head, x);
+    query_integers(args, row_index, query_head, x, scratch[warp_index()], integers);
     store_prepared(prepared_query(args, row_index, query_head), integers);
   }
 }

@@ -36,16 +36,22 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
   }
 }
 
-/// Integers or codes of one query head, by a warp: element 32 j + lane in register j. Written to query_codes
-/// too, if the caller wants them.
-/// @param scratch  2 kHeadDim floats of shared memory of this warp, if rotate needs them
-__device__ __forceinline__ void query_integers(const Args& args, int row_index, int query_head, float* scratch,
-                                               int (&integers)[kWords]) {
+/// A query head, by a warp: element 32 j + lane in register j.
+__device__ __forceinline__ void load_query(const Args& args, int row_index, int query_head, float (&x)[kWords]) {
   const i64 query = row_index * args.query_row_stride + query_head * args.query_head_stride;
-  float x[kWords];
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
     x[j] = holds_element(j) ? load_element<kQueryType>(args.query, query + j * kWarp + lane_index()) : 0.0f;
+  }
+}
+
+/// Integers or codes of one query head, as they lie in `x`. Written to query_codes too, if the caller wants them.
+/// @param x        the query; rotated on return
+/// @param scratch  2 kHeadDim floats of shared memory of this warp, if rotate needs them
+__device__ __forceinline__ void query_integers(const Args& args, int row_index, int query_head,
+                                               float (&x)[kWords], float* scratch, int (&integers)[kWords]) {
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
     integers[j] = 0;
   }
   rotate(x, scratch);
