@@ -17,6 +17,8 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "runtime/device/shared_object.hpp"
+#include "runtime/device/thread_pool.hpp"
 #include "tests/device/support.hpp"
 
 #if defined(__x86_64__)
@@ -113,6 +115,16 @@ class HostileArithmetic {
   std::fenv_t saved_;
 };
 
+/// Whether the process may read there: the kernel is asked, which answers where a load would raise SIGSEGV.
+bool is_readable(const void* address) {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const bool readable = write(ends[1], address, 1) == 1;
+  close(ends[0]);
+  close(ends[1]);
+  return readable;
+}
+
 }  // namespace
 
 TEST_CASE("what the device says of itself") {
@@ -127,6 +139,23 @@ TEST_CASE("what the device says of itself") {
   CHECK(cpu_backend().name() == "cpu");
   CHECK(cpu_backend().device_count() == 1);
   CHECK(cpu_backend().unavailable().empty());
+}
+
+TEST_CASE("a kernel is called where nothing lies before its code") {
+  // Checks of indirect calls (clang's -fsanitize=function) would read the word in front of the entry.
+  const std::vector<std::byte> binary = compile_stages(R"(
+extern "C" __attribute__((aligned(4096))) void adamas_scan(const adamas_abi::Args*, unsigned, unsigned, unsigned);
+STAGE(scan) { args->counts[x] = 1; }
+)");
+  const SharedObject object("at the start of a page", binary);
+  void* const entry = object.symbol("adamas_scan");
+  REQUIRE(is_readable(entry));
+  REQUIRE_FALSE(is_readable(static_cast<const char*>(entry) - 1));
+  std::vector<int> counts(64);
+  adamas_abi::Args args{};
+  args.counts = counts.data();
+  ThreadPool(2).run(reinterpret_cast<CpuEntry>(entry), args, {.x = 64});
+  CHECK(all_once(counts));
 }
 
 TEST_CASE("threads and ordinals are checked") {

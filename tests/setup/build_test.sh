@@ -50,7 +50,7 @@ test_test_runs_ci_and_sanitizers() {
   run 0 tools/test --device cpu
   expect "100% tests passed"
   expect_call "setup --all"
-  expect_call "quick address"
+  expect_call "quick address,undefined"
   expect_no_call slow
 }
 
