@@ -1,5 +1,5 @@
-// What an emitted CUDA unit takes from the CUDA language, in C++: keywords, built-in variables and functions.
-// Included before the emitted text; see block.hpp for how threads run.
+// What an emitted CUDA unit takes from the CUDA language, in C++: keywords, built-in variables and functions,
+// and what the product has in PTX. Included before the emitted text; see block.hpp for how threads run.
 #pragma once
 
 #include <algorithm>
@@ -17,27 +17,27 @@
 #define __device__
 #define __forceinline__ inline
 #define __constant__
-#define __shared__ static  // one block runs at a time
+#define __shared__ static  // for units without clusters: one block runs at a time
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __expf expf  // a function of this name exists in some C libraries
 #define threadIdx (::adamas::cuda_emulation::current_thread)
 #define blockIdx (::adamas::cuda_emulation::current_block)
+#define dynamic_shared (::adamas::cuda_emulation::current_shared_memory)
 
-struct uint2 {
+struct alignas(8) uint2 {
   unsigned x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-struct float2 {
+struct alignas(8) float2 {
   float x, y;
 };
 
 namespace adamas::cuda_emulation {
 
-// ---- conversions, which the product has in PTX
-// --------------------------------------------------------------------
+// ---- convert.cuh
 
 inline float f16_to_float(unsigned short bits) { return oracle::from_f16(bits); }
 inline float bf16_to_float(unsigned short bits) { return oracle::from_bf16(bits); }
@@ -45,7 +45,6 @@ inline unsigned short float_to_f16(float value) { return oracle::to_f16(value); 
 inline unsigned short float_to_bf16(float value) { return oracle::to_bf16(value); }
 
 // ---- numbers
-// ----------------------------------------------------------------------------------------------------------
 
 using std::max;
 using std::min;
@@ -58,9 +57,16 @@ inline int __float2int_rn(float value) { return static_cast<int>(std::nearbyint(
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
+
+inline int __ffs(int value) { return value == 0 ? 0 : std::countr_zero(static_cast<unsigned>(value)) + 1; }
+
+/// The larger of each half.
+inline unsigned __vmaxu2(unsigned a, unsigned b) {
+  return max(a & 0xffffu, b & 0xffffu) | max(a >> 16, b >> 16) << 16;
+}
 
 // ---- memory
-// -----------------------------------------------------------------------------------------------------------
 
 /// A load of the device faults on a misaligned address; so does this one.
 template <class T>
@@ -69,6 +75,11 @@ T __ldg(const T* address) {
   T value;
   std::memcpy(&value, address, sizeof value);
   return value;
+}
+
+template <class T>
+T __ldcs(const T* address) {
+  return __ldg(address);
 }
 
 template <class T>
@@ -86,7 +97,6 @@ T atomicOr(T* address, T value) {
 }
 
 // ---- threads together
-// -------------------------------------------------------------------------------------------------
 
 inline void __syncthreads() { block_barrier(); }
 inline void __syncwarp() { exchange("syncwarp", 0); }
@@ -110,8 +120,42 @@ T __shfl_up_sync(unsigned, T value, unsigned distance) {
 }
 
 template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned distance) {
+  return shuffle("shfl_down", value, current_thread.x % 32 + distance);  // beyond lane 31: keeps its own
+}
+
+template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
   return shuffle("shfl", value, static_cast<unsigned>(lane));
+}
+
+/// Integers of all lanes, brought together two by two.
+template <class T, class Combine>
+T reduce(const char* operation, T value, Combine combine) {
+  static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned>);
+  const std::uint64_t* all = exchange(operation, static_cast<std::uint32_t>(value));
+  std::uint32_t result = static_cast<std::uint32_t>(all[0]);
+  for (int lane = 1; lane < 32; ++lane) {
+    const auto other = static_cast<std::uint32_t>(all[lane]);
+    result = static_cast<std::uint32_t>(combine(static_cast<T>(result), static_cast<T>(other)));
+  }
+  return static_cast<T>(result);
+}
+
+template <class T>
+T __reduce_add_sync(unsigned, T value) {
+  return reduce("reduce_add", value,
+                [](T a, T b) { return static_cast<unsigned>(a) + static_cast<unsigned>(b); });
+}
+
+template <class T>
+T __reduce_max_sync(unsigned, T value) {
+  return reduce("reduce_max", value, [](T a, T b) { return max(a, b); });
+}
+
+template <class T>
+T __reduce_min_sync(unsigned, T value) {
+  return reduce("reduce_min", value, [](T a, T b) { return min(a, b); });
 }
 
 inline unsigned __ballot_sync(unsigned, bool predicate) {
@@ -124,5 +168,56 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
 }
 
 inline int __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
+
+// ---- binary_mma.cuh
+
+inline void count_common_bits(int (&counts)[4], unsigned row, unsigned row_below, unsigned column) {
+  const unsigned lane = current_thread.x % 32, first_of_row = lane / 4 * 4, column_pair = lane % 4 * 2;
+  std::uint64_t rows[4];
+  std::copy_n(exchange("rows of mma", row | std::uint64_t{row_below} << 32) + first_of_row, 4, rows);
+  const std::uint64_t* columns = exchange("columns of mma", column | std::uint64_t{column} << 32);
+  for (unsigned c = 0; c < 2; ++c) {
+    for (unsigned word = 0; word < 4; ++word) {
+      const std::uint64_t common = rows[word] & columns[(column_pair + c) * 4 + word];
+      counts[c] += std::popcount(static_cast<std::uint32_t>(common));
+      counts[2 + c] += std::popcount(static_cast<std::uint32_t>(common >> 32));
+    }
+  }
+}
+
+// ---- cluster.cuh
+
+struct alignas(8) Mailbox {
+  unsigned long long state;
+};
+
+inline void cluster_arrive_early() { cluster_arrive(); }
+
+inline void open_mailbox(Mailbox& mailbox, unsigned bytes) {
+  open_mailbox(static_cast<const void*>(&mailbox), bytes);
+}
+inline void expect_again(Mailbox& mailbox, unsigned bytes) { expect_mail(&mailbox, bytes); }
+inline void wait_for_mail(Mailbox& mailbox, unsigned delivery) {
+  wait_for_mail(static_cast<const void*>(&mailbox), delivery);
+}
+template <class Words>
+void send(Words* pointer, unsigned rank, const std::type_identity_t<Words>& words, Mailbox& mailbox) {
+  static_assert(sizeof(Words) == 4 || sizeof(Words) == 16);
+  send_mail(pointer, &mailbox, rank, &words, sizeof words);
+}
+
+template <int kBytes>
+void copy_async(void* to, const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
+  copy_later(to, from, kBytes);
+}
+template <int kBatches>
+void wait_for_copies() {
+  wait_for_copies(kBatches);
+}
+
+// Launches do not overlap here.
+inline void wait_for_previous_kernel() {}
+inline void let_next_kernel_start() {}
 
 }  // namespace adamas::cuda_emulation

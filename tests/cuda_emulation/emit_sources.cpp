@@ -1,14 +1,17 @@
 // Writes the CUDA source of every Spec of specs.hpp as C++ that the emulation can compile: one file a Spec
 // and unit, each in a namespace of its own, with its entry points registered. Usage: emit_sources FOLDER
-// COUNT COUNT is what the build expects, so that a Spec added to the list is not silently left out.
+// COUNT. COUNT is what the build expects, so that a Spec added to the list is not silently left out.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "codegen/generator.hpp"
 #include "codegen/templates.hpp"
@@ -29,24 +32,43 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
   }
 }
 
-/// One unit as C++. Changed are the PTX conversions, which device.hpp has in C++, and the linkage of entry
-/// points, whose names repeat in every Spec.
+/// Templates that hold PTX: device.hpp has their functions in C++.
+constexpr std::string_view kPtx[]{"cuda/convert.cuh", "cuda/binary_mma.cuh", "cuda/cluster.cuh"};
+
+/// One unit as C++. Changed are the pieces with PTX, dynamic shared memory, which every running block has its
+/// own of, and the linkage of entry points, whose names repeat in every Spec.
 std::string emulated_unit(std::size_t index, Unit unit) {
   const Spec spec = Spec::parse(kSpecs[index].spec);
   const Tuning tuning = Tuning::parse(kSpecs[index].tuning, spec, kTarget);
   cuda_generator().check(spec, tuning, kTarget);
+  const std::vector<Unit> units = cuda_generator().units(spec, tuning, kTarget);
+  if (std::ranges::find(units, unit) == units.end()) {
+    return fmt::format("// {} has no unit {}.\n", kSpecs[index].spec, name(unit));
+  }
   std::string source = cuda_generator().emit(spec, tuning, kTarget, unit);
-  replace_all(source, embedded_template("cuda/convert.cuh"),
-              "namespace adamas_cuda {\nusing namespace ::adamas::cuda_emulation;\n}\n");
+  for (const std::string_view path : kPtx) {
+    const std::string_view text = embedded_template(path);
+    if (source.find(text) != std::string::npos) replace_all(source, text, "");
+  }
+  for (std::size_t at = 0; (at = source.find("asm", at)) != std::string::npos; ++at) {
+    // No instruction: it only hides a value from the compiler, here too.
+    if (!source.substr(at).starts_with("asm volatile(\"\" :"))
+      throw std::runtime_error("PTX in another place");
+  }
   replace_all(source, "extern \"C\" ", "");
-  if (unit == Unit::attend) replace_all(source, "extern __shared__ __align__(16)", "alignas(16) extern");
+  if (unit == Unit::attend || unit == Unit::decode) {
+    replace_all(source, "extern __shared__ __align__(16) unsigned char dynamic_shared[];", "");
+  }
+  // Blocks of a cluster run at once, so a static variable would be shared by all of them.
+  if (unit == Unit::decode && source.find("__shared__") != std::string::npos) {
+    throw std::runtime_error("unit decode has shared memory that is not dynamic");
+  }
 
   const std::string space = fmt::format("spec{}_{}", index, name(unit));
   std::string text = "#include \"tests/cuda_emulation/device.hpp\"\n\n";
-  text += fmt::format("namespace {} {{\n{}", space, source);
-  if (unit == Unit::attend) {
-    text += "namespace adamas_cuda {\nalignas(16) unsigned char dynamic_shared[kAttendSharedBytes];\n}\n";
-  }
+  text += fmt::format("namespace {} {{\n", space);
+  text += "namespace adamas_cuda {\nusing namespace ::adamas::cuda_emulation;\n}\n";
+  text += source;
   text += fmt::format("}}  // namespace {}\n", space);
   for (const Stage stage : kStages) {
     if (unit_of(stage) != unit) continue;

@@ -6,6 +6,8 @@
 #include <initializer_list>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "tests/cuda_emulation/block.hpp"
@@ -17,6 +19,8 @@ namespace {
 
 using codegen::CacheForm;
 using codegen::Stage;
+
+constexpr std::string_view kTarget = "sm_90a";
 
 constexpr std::uint16_t kNan16 = 0x7fff;  // a NaN in both 16-bit formats: what no kernel may take for data
 constexpr std::uint32_t kNan32 = 0x7fffffff;
@@ -52,10 +56,17 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 }  // namespace
 
+bool has_decode_unit(int index) {
+  const auto spec = codegen::Spec::parse(kSpecs[index].spec);
+  const auto tuning = codegen::Tuning::parse(kSpecs[index].tuning, spec, kTarget);
+  const auto units = codegen::cuda_generator().units(spec, tuning, kTarget);
+  return std::ranges::find(units, codegen::Unit::decode) != units.end();
+}
+
 Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence_lengths)
     : index(spec_index),
       spec(codegen::Spec::parse(kSpecs[spec_index].spec)),
-      tuning(codegen::Tuning::parse(kSpecs[spec_index].tuning, spec, "sm_90a")),
+      tuning(codegen::Tuning::parse(kSpecs[spec_index].tuning, spec, kTarget)),
       facts(codegen::facts_of(spec)),
       config(tests::config_of(spec)),
       lengths(std::move(sequence_lengths)) {
@@ -64,7 +75,7 @@ Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence
   call.kv_heads = kKvHeads;
   call.scale = 0.11f;
   call.soft_cap = 1.5f;
-  call.window = 37;
+  call.window = spec.budget + 13;
   for (int head = 0; head < query_heads(); ++head) {
     call.sink_logits.push_back(0.25f * static_cast<float>(head) - 0.5f);
   }
@@ -128,6 +139,19 @@ void Problem::lay_out_cache(oracle::Random& random) {
   args.value_page_stride = kKvHeads * args.value_head_stride;
   keys_.assign(args.pages * args.key_page_stride, kNan16);
   values_.assign(args.pages * args.value_page_stride, kNan16);
+  write_rows();
+  args.keys = keys_.data();
+  args.values = values_.data();
+
+  const auto strides = codegen::cuda_generator().code_strides(spec, kKvHeads, args.page_tokens);
+  args.code_page_stride = strides.page;
+  args.code_head_stride = strides.head;
+  args.code_plane_stride = strides.plane;
+  codes.assign(args.pages * strides.page, 0);
+  args.codes = codes.data();
+}
+
+void Problem::write_rows() {
   for (int b = 0; b < batch(); ++b) {
     const auto keys = sequences[b].key_rows(config, call), values = sequences[b].value_rows(config, call);
     for (int p = 0; p < lengths[b]; ++p) {
@@ -146,15 +170,6 @@ void Problem::lay_out_cache(oracle::Random& random) {
       }
     }
   }
-  args.keys = keys_.data();
-  args.values = values_.data();
-
-  const auto strides = codegen::cuda_generator().code_strides(spec, kKvHeads, args.page_tokens);
-  args.code_page_stride = strides.page;
-  args.code_head_stride = strides.head;
-  args.code_plane_stride = strides.plane;
-  codes.assign(args.pages * strides.page, 0);
-  args.codes = codes.data();
 }
 
 void Problem::lay_out_queries() {
@@ -173,6 +188,23 @@ void Problem::lay_out_queries() {
   args.query = query_.data();
   args.out_head_stride = spec.value_dim;
   args.out_row_stride = query_heads() * args.out_head_stride + 8;
+}
+
+void Problem::make_burst(int first, int count) {
+  for (int b = 0; b < batch(); ++b) {
+    const auto queries = sequences[b].query_rows(config, call);
+    for (int p = first; p < std::min(first + count, lengths[b]); ++p) {
+      for (int head = 0; head < kKvHeads; ++head) {
+        const int like = head * spec.group + p % spec.group;
+        const auto query = queries.at(p % spec.query_rows, like);
+        float* key = sequences[b].keys.data() + (std::int64_t{p} * kKvHeads + head) * spec.head_dim;
+        for (int i = 0; i < spec.head_dim; ++i) {
+          key[i] = oracle::round_to(config.kv_type, query[i]);
+        }
+      }
+    }
+  }
+  write_rows();
 }
 
 std::int64_t Problem::slot(int sequence, int position) const {
@@ -249,17 +281,41 @@ void Problem::select(bool as_slots) {
   args.out_counts = nullptr;
 }
 
-void Problem::decode(std::int64_t dense_below) {
+void Problem::prepare_decode(std::int64_t dense_below) {
   out_.assign(rows() * args.out_row_stride, kNan32);
   args.out = out_.data();
   lse.assign(static_cast<std::size_t>(rows()) * query_heads(), 77.0f);
   args.lse = lse.data();
   args.dense_below = dense_below;
   args.all_tokens = 0;
+}
+
+void Problem::decode_by_stages(std::int64_t dense_below) {
+  prepare_decode(dense_below);
+  args.skip_short_rows = 1;
   const auto selected = ceil_div(spec.budget, tuning.chunk);
   const auto short_row = ceil_div(std::min(dense_below, max_tokens), tuning.dense_chunk);
   run({Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
       static_cast<int>(std::max(selected, short_row)));
+  args.skip_short_rows = 0;
+}
+
+LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Lists lists) {
+  prepare_decode(dense_below);
+  std::ranges::fill(positions, -7);
+  std::ranges::fill(counts, -7);
+  if (lists == Lists::none) args.positions = args.counts = nullptr;
+  args.write_slots = lists == Lists::slots ? 1 : 0;
+  codegen::Tuning clusters = tuning;
+  clusters.cluster = blocks;
+  const codegen::Shape shape{
+      .batch = batch(), .kv_heads = kKvHeads, .max_tokens = max_tokens, .processors = 132};
+  const auto grid = codegen::cuda_generator().decode_grid(spec, clusters, kTarget, shape);
+  if (!grid) throw std::runtime_error("the decode unit has no grid for this shape");
+  const LaunchFacts result = launch(index, Stage::decode, *grid, args);
+  args.positions = positions.data();
+  args.counts = counts.data();
+  return result;
 }
 
 void Problem::dense() {

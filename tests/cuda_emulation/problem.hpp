@@ -9,9 +9,16 @@
 #include "codegen/facts.hpp"
 #include "codegen/generator.hpp"
 #include "templates/args.h"
+#include "tests/cuda_emulation/block.hpp"
 #include "tests/oracle/oracle.hpp"
 
 namespace adamas::cuda_emulation {
+
+/// What a decode writes besides the output: nothing, or `positions` (or slots in their place) and `counts`.
+enum class Lists { none, positions, slots };
+
+/// Whether a Spec of kSpecs has the decode unit.
+bool has_decode_unit(int index);
 
 class Problem {
  public:
@@ -26,9 +33,15 @@ class Problem {
   void export_codes();  ///< -> bytes
   void import_codes();  ///< bytes -> codes
   void select(bool slots);
-  void decode(std::int64_t dense_below);
+  void decode_by_stages(std::int64_t dense_below);
+  /// By the decode unit, in clusters of `blocks` (0: as many as its generator wants).
+  LaunchFacts decode_in_clusters(int blocks, std::int64_t dense_below, Lists lists);
   void dense();
   void attend();  ///< over `positions` and `counts` as they stand
+
+  /// Makes the keys of `count` positions from `first` on, of all sequences that have them, look like the
+  /// queries: their scores are far above the others.
+  void make_burst(int first, int count);
 
   int rows() const { return batch() * spec.query_rows; }
   int batch() const { return static_cast<int>(lengths.size()); }
@@ -62,6 +75,8 @@ class Problem {
 
  private:
   void lay_out_cache(oracle::Random& random);
+  void write_rows();  ///< keys and values of the sequences -> cache
+  void prepare_decode(std::int64_t dense_below);
   void lay_out_queries();
   void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);
 

@@ -1,21 +1,18 @@
-// The CUDA kernels, emitted for several Specs and run on the CPU, against the oracle: codes, query integers,
-// scores and selections bit by bit, attention within the contract's tolerance, and what bad data from a host
-// may not break.
+// The stages of CUDA kernels, emitted for several Specs and run on the CPU, against the oracle: codes, query
+// integers, scores and selections bit by bit, attention within the contract's tolerance, and what bad data
+// from a host may not break.
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <iterator>
 #include <limits>
-#include <map>
 #include <set>
-#include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "tests/cuda_emulation/block.hpp"
+#include "tests/cuda_emulation/checks.hpp"
 #include "tests/cuda_emulation/problem.hpp"
 #include "tests/cuda_emulation/specs.hpp"
 #include "tests/oracle/oracle.hpp"
@@ -23,100 +20,13 @@
 namespace {
 
 using namespace adamas;
-using cuda_emulation::kSpecs;
-using cuda_emulation::Problem;
+using namespace cuda_emulation;
 using oracle::RowKind;
 
-using Kinds = std::vector<RowKind>;
 const Kinds kKeyKinds{RowKind::kNormal, RowKind::kInteger, RowKind::kSpecial};
 const Kinds kScoreKinds{RowKind::kNormal, RowKind::kInteger, RowKind::kSpecial, RowKind::kAllEqual};
 const Kinds kAttentionKinds{RowKind::kNormal,
                             RowKind::kSpecial};  // ties and halves are nothing special to it
-
-/// Lengths around every border: empty, shorter than the query rows, the budget, and several tiles.
-std::vector<int> lengths_for(int budget) { return {budget + 70, 0, 1, budget - 1, budget, budget + 1}; }
-
-/// Calls `check` on a problem of every Spec and of these kinds of data, with its codes made. (Once: emulated
-/// encoding is slow.)
-template <class Check>
-void for_each_problem(const Kinds& kinds, Check check) {
-  for (int index = 0; index < static_cast<int>(std::size(kSpecs)); ++index) {
-    for (const RowKind kind : kinds) {
-      const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
-      Problem problem(index, kind, lengths_for(budget));
-      CAPTURE(std::string(kSpecs[index].spec));
-      CAPTURE(static_cast<int>(kind));
-      static std::map<std::pair<int, RowKind>, std::vector<unsigned char>> codes;
-      auto& known = codes[{index, kind}];
-      if (known.empty()) {
-        problem.encode();
-        known = problem.codes;
-      } else {
-        std::ranges::copy(known, problem.codes.begin());
-      }
-      check(problem);
-    }
-  }
-}
-
-/// The part of a [rows or tokens][heads][n] array that belongs to one row and head.
-template <class T>
-std::span<const T> slice(const std::vector<T>& all, std::int64_t index, std::int64_t n) {
-  return std::span<const T>(all).subspan(static_cast<std::size_t>(index * n), static_cast<std::size_t>(n));
-}
-
-/// Oracle selections of one sequence, [query rows][heads].
-struct Expected {
-  std::vector<int32_t> query;        // [query rows][query heads][head_dim]
-  std::vector<std::int64_t> scores;  // [query rows][heads][tokens]
-  std::vector<oracle::Selection> selections;
-};
-
-Expected expected_selection(const Problem& problem, int b) {
-  const auto keys = problem.sequences[b].key_rows(problem.config, problem.call);
-  const auto codes = oracle::encode_keys(problem.config, keys, problem.thresholds.key);
-  const auto queries = problem.sequences[b].query_rows(problem.config, problem.call);
-  Expected expected;
-  expected.query = oracle::encode_queries(problem.config, queries, problem.thresholds.query);
-  expected.scores = oracle::scores(problem.config, problem.call, {expected.query, queries.heads, queries.dim},
-                                   {codes, keys.heads, keys.dim});
-  expected.selections = oracle::select_all(problem.config, problem.call, keys.count(), expected.scores);
-  return expected;
-}
-
-/// Compares outputs and LSE of all rows with the oracle's [query rows][query heads] of each sequence. Rows
-/// whose reference is not finite are free to be anything.
-template <class Reference>
-void check_outputs(const Problem& problem, Reference reference) {
-  const int rows = problem.spec.query_rows;
-  for (int b = 0; b < problem.batch(); ++b) {
-    const oracle::Output want = reference(b);
-    for (int row = 0; row < rows; ++row) {
-      for (int head = 0; head < problem.query_heads(); ++head) {
-        CAPTURE(b);
-        CAPTURE(row);
-        CAPTURE(head);
-        const std::int64_t i = static_cast<std::int64_t>(row) * problem.query_heads() + head;
-        const auto out = slice(want.out, i, problem.spec.value_dim);
-        bool finite = true;
-        for (const double value : out) {
-          finite = finite && std::isfinite(value);
-        }
-        if (!finite) continue;
-        CHECK(oracle::relative_l2(problem.out(b * rows + row, head), out) <=
-              oracle::tolerance(problem.config.out_type));
-        if (!problem.spec.lse) continue;
-        const float lse =
-            problem.lse[static_cast<std::size_t>((b * rows + row) * problem.query_heads() + head)];
-        if (std::isinf(want.lse[i])) {
-          CHECK(static_cast<double>(lse) == want.lse[i]);
-        } else {
-          CHECK(static_cast<double>(lse) == doctest::Approx(want.lse[i]).epsilon(1e-4));
-        }
-      }
-    }
-  }
-}
 
 TEST_CASE("encode gives the oracle's codes, and export and import move them unchanged") {
   for_each_problem(kKeyKinds, [](Problem& problem) {
@@ -157,10 +67,9 @@ TEST_CASE(
   problem.args.slots = slots.data();
   problem.args.count = static_cast<std::int64_t>(slots.size());
   const codegen::Shape shape{.kv_heads = Problem::kKvHeads, .slots = problem.args.count};
-  cuda_emulation::launch(
-      0, codegen::Stage::encode,
-      codegen::cuda_generator().grid(codegen::Stage::encode, problem.spec, problem.tuning, shape),
-      problem.args);
+  launch(0, codegen::Stage::encode,
+         codegen::cuda_generator().grid(codegen::Stage::encode, problem.spec, problem.tuning, shape),
+         problem.args);
   CHECK(problem.counters.tokens_encoded == 3 * Problem::kKvHeads);
   CHECK(problem.counters.status == adamas_abi::kBadSlot);
 
@@ -268,26 +177,8 @@ TEST_CASE("decode attends to the selection, and to everything in short rows") {
       CAPTURE(dense_below);
       problem.call.dense_below = dense_below;
       problem.counters = {};
-      problem.decode(dense_below);
-      std::uint64_t rows = 0, attended = 0, dense_short = 0;
-      check_outputs(problem, [&](int b) {
-        const auto& sequence = problem.sequences[b];
-        for (int row = 0; row < problem.spec.query_rows; ++row) {
-          const auto seen = oracle::visible(problem.config, problem.call, problem.lengths[b], row).size();
-          const bool is_dense = seen <= dense_below;
-          rows += seen > 0 ? problem.query_heads() : 0;
-          dense_short += seen > 0 && is_dense ? problem.query_heads() : 0;
-          attended +=
-              (is_dense ? seen : std::min<std::int64_t>(seen, problem.spec.budget)) * problem.query_heads();
-        }
-        return oracle::decode(problem.config, problem.call, sequence.query_rows(problem.config, problem.call),
-                              sequence.key_rows(problem.config, problem.call),
-                              sequence.value_rows(problem.config, problem.call), problem.thresholds);
-      });
-      CHECK(problem.counters.rows == rows);
-      CHECK(problem.counters.tokens_attended == attended);
-      CHECK(problem.counters.dense_short == dense_short);
-      CHECK(problem.counters.status == 0);
+      problem.decode_by_stages(dense_below);
+      check_decode(problem);
     }
   });
 }
@@ -354,7 +245,7 @@ TEST_CASE("lengths, starts and tables out of range are clamped and reported, nev
     problem.args.lengths = lengths.data();
     problem.args.starts = starts.data();
     problem.args.table = table.data();
-    problem.decode(problem.spec.budget);
+    problem.decode_by_stages(problem.spec.budget);
     CHECK(problem.counters.status == (adamas_abi::kLengthClamped | adamas_abi::kBadTable));
     CHECK(problem.counters.clamped_rows == 2u * problem.spec.query_rows * problem.query_heads());
     problem.dense();
@@ -372,7 +263,7 @@ TEST_CASE("a row's bits depend on its own tokens only") {
     Problem alone(index, RowKind::kNormal, {90}), among(index, RowKind::kNormal, {90, 220, 3});
     for (Problem* problem : {&alone, &among}) {
       problem->encode();
-      problem->decode(problem->spec.budget);
+      problem->decode_by_stages(problem->spec.budget);
     }
     for (int row = 0; row < alone.spec.query_rows; ++row) {
       for (int head = 0; head < alone.query_heads(); ++head) {

@@ -1,0 +1,165 @@
+// The decode unit, run on the CPU in clusters of emulated blocks: against the oracle, and bit by bit against
+// the stages, whose arithmetic it repeats.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/cuda_emulation/block.hpp"
+#include "tests/cuda_emulation/checks.hpp"
+#include "tests/cuda_emulation/problem.hpp"
+#include "tests/cuda_emulation/specs.hpp"
+
+namespace {
+
+using namespace adamas;
+using namespace cuda_emulation;
+using oracle::RowKind;
+
+constexpr std::array kClusters{1, 2, 4, 8};
+
+/// Output and LSE of a decode, to be compared bit by bit. (What a NaN is made of is the machine's choice.)
+struct Answer {
+  std::vector<double> values;
+
+  explicit Answer(const Problem& problem) : values(problem.lse.begin(), problem.lse.end()) {
+    for (int row = 0; row < problem.rows(); ++row) {
+      for (int head = 0; head < problem.query_heads(); ++head) {
+        std::ranges::copy(problem.out(row, head), std::back_inserter(values));
+      }
+    }
+  }
+  bool operator==(const Answer& other) const {
+    return std::ranges::equal(values, other.values, [](double a, double b) {
+      return (std::isnan(a) && std::isnan(b)) ||
+             std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+    });
+  }
+};
+
+/// Calls `check` on every Spec that has the decode unit.
+template <class Check>
+void for_each_spec(Check check) {
+  for (int index = 0; index < static_cast<int>(std::size(kSpecs)); ++index) {
+    if (!has_decode_unit(index)) continue;
+    CAPTURE(std::string(kSpecs[index].spec));
+    check(index);
+  }
+}
+
+/// Runs a problem by its stages and by clusters: the same bits, which agree with the oracle, and so do the
+/// lists.
+/// @return most rounds of histograms that a search took
+unsigned check_clusters(Problem& problem, std::span<const int> clusters, std::int64_t dense_below,
+                        Lists lists) {
+  CAPTURE(dense_below);
+  problem.decode_by_stages(dense_below);
+  const Answer by_stages(problem);
+  unsigned most_deliveries = 0;
+  for (const int blocks : clusters) {
+    CAPTURE(blocks);
+    problem.counters = {};
+    const LaunchFacts facts = problem.decode_in_clusters(blocks, dense_below, lists);
+    most_deliveries = std::max(most_deliveries, facts.most_deliveries);
+    REQUIRE(Answer(problem) == by_stages);
+    if (blocks == clusters.front()) check_decode(problem);
+    if (lists != Lists::none) check_lists(problem, lists);
+  }
+  return most_deliveries;
+}
+
+TEST_CASE("a cluster of any size decodes as the stages do, bit by bit, and as the oracle") {
+  for_each_spec([](int index) {
+    Problem problem = problem_with_codes(index, RowKind::kNormal);
+    check_clusters(problem, kClusters, 0, Lists::positions);
+    check_clusters(problem, std::array{2}, problem.spec.budget, Lists::slots);
+  });
+}
+
+TEST_CASE("a cluster tells ties apart as the stages do, and passes over what is not finite") {
+  for_each_spec([](int index) {
+    Problem halves = problem_with_codes(index, RowKind::kInteger);
+    check_clusters(halves, std::array{1, 8}, 0, Lists::positions);
+    Problem equal = problem_with_codes(index, RowKind::kAllEqual);
+    check_clusters(equal, std::array{4}, 0, Lists::positions);
+    Problem special = problem_with_codes(index, RowKind::kSpecial);
+    check_clusters(special, std::array{2}, special.spec.budget, Lists::none);
+  });
+}
+
+TEST_CASE("a cluster selects the latest of very many equal tokens") {
+  for (const int index : {0, 1, 6, 8}) {
+    CAPTURE(std::string(kSpecs[index].spec));
+    Problem problem(index, RowKind::kAllEqual, {1200});
+    problem.encode();
+    check_clusters(problem, std::array{1, 4}, 0, Lists::positions);
+  }
+}
+
+TEST_CASE("a cluster finds a burst of high scores, wherever its blocks and warps meet") {
+  unsigned most_deliveries = 0;
+  for_each_spec([&](int index) {
+    // Rows of several pieces a warp; the burst ends just before, at and after borders of slices.
+    const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
+    Problem problem(index, RowKind::kNormal, {700, 333});
+    problem.call.window = problem.args.window = 290;
+    problem.make_burst(640 - budget / 2, budget - 5);
+    problem.make_burst(250, budget / 2);
+    problem.encode();
+    most_deliveries = std::max(most_deliveries, check_clusters(problem, kClusters, 0, Lists::positions));
+  });
+  CHECK(most_deliveries >= 2);  // some scores spread wider than a histogram
+}
+
+TEST_CASE("a cluster obeys a row's own budget, down to none") {
+  for (const int index : {0, 8}) {
+    CAPTURE(std::string(kSpecs[index].spec));
+    Problem problem(index, RowKind::kInteger, {200, 200, 200, 200, 200, 30});
+    const std::vector<int> budgets{0, 2, 33, 1000, -3, 7};
+    problem.args.row_budgets = budgets.data();
+    problem.encode();
+    check_clusters(problem, kClusters, 0, Lists::positions);
+    check_clusters(problem, kClusters, problem.spec.budget, Lists::none);
+  }
+}
+
+TEST_CASE("a cluster clamps and reports what is out of range, and never follows it") {
+  for_each_spec([](int index) {
+    Problem problem(index, RowKind::kNormal, {180, 180, 180});
+    problem.encode();
+    const std::vector<int> lengths{std::numeric_limits<int>::max(), -4, 180};
+    const std::vector<int> starts{std::numeric_limits<int>::max(), 0, std::numeric_limits<int>::min()};
+    const std::vector<int> table(static_cast<std::size_t>(problem.args.pages),
+                                 std::numeric_limits<int>::min());
+    problem.args.lengths = lengths.data();
+    problem.args.starts = starts.data();
+    problem.args.table = table.data();
+    problem.counters = {};
+    problem.decode_by_stages(problem.spec.budget);
+    const Answer by_stages(problem);
+    const adamas_abi::Counters counters = problem.counters;
+    CHECK(counters.status == (adamas_abi::kLengthClamped | adamas_abi::kBadTable));
+    problem.counters = {};
+    problem.decode_in_clusters(4, problem.spec.budget, Lists::slots);
+    CHECK(Answer(problem) == by_stages);
+    CHECK(problem.counters.status == counters.status);
+    CHECK(problem.counters.clamped_rows == counters.clamped_rows);
+  });
+}
+
+TEST_CASE("the generator's own choice of a cluster fits the shape, or there is none") {
+  Problem problem = problem_with_codes(0, RowKind::kNormal);
+  check_clusters(problem, std::array{0}, 0, Lists::positions);
+  const codegen::Shape endless{.max_tokens = 100'000'000, .processors = 132};
+  CHECK_FALSE(codegen::cuda_generator().decode_grid(problem.spec, problem.tuning, "sm_90a", endless));
+}
+
+}  // namespace
