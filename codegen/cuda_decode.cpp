@@ -15,9 +15,8 @@ constexpr int kMostLists = 8;    // of a K/V head: beyond, scores of useful leng
 constexpr int kMostDims = 512;   // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
 constexpr int kBins = 256;
-constexpr int kCandidates = 256;
 constexpr int kMostPieceBytes = 2048;
-constexpr int kCodeStages = 3;
+constexpr int kFewestStages = 2, kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
 constexpr int kStrands = 8;
 constexpr int kSliceGrain = 64;
 constexpr std::int64_t kMostSlice = 61440;  // tokens that 16-bit counts can count
@@ -42,15 +41,15 @@ Lists lists_of(const Spec& spec, const Tuning& tuning) {
   return lists;
 }
 
-/// Dynamic shared memory of a launch by clusters of `blocks`; see scores_of_block and slice_capacity.
+/// Dynamic shared memory of a launch by clusters of `blocks`, without the rings; see rings_of_block and
+/// slice_capacity.
 std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t slice, int blocks) {
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   const Lists lists = lists_of(spec, tuning);
   const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
   const std::int64_t scores = lists.selections * (slice * decode.score_bytes + 32);
   const std::int64_t strands = items * lists.heads * kStrands * (spec.value_dim + 2) * 4;
-  const std::int64_t rings = std::int64_t{tuning.threads / kWarp} * decode.stages * decode.piece_bytes;
-  return decode.shared_bytes + items * tuning.chunk * 4 + rings + std::max(scores, strands);
+  return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), 16);
 }
 
 }  // namespace
@@ -58,20 +57,18 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
 CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   const CudaFacts cuda = cuda_facts_of(spec);
   const Lists lists = lists_of(spec, tuning);
-  const int warps = tuning.threads / kWarp;
+  const int warps = tuning.decode_threads / kWarp;
   CudaDecode decode{};
   decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
   const int token_bytes = cuda.facts.code_bits * cuda.words * 4;
   decode.piece = 64;
   while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes) decode.piece /= 2;
   decode.piece_bytes = decode.piece * token_bytes;
-  decode.stages = kCodeStages;
   decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
   decode.maxima_words = std::max(spec.budget <= 128 ? 128 : 256, warps * kMostBlocks);
   // Two 16-bit scores are compared at once by their spare top bits.
   decode.score_bytes = cuda.facts.key_forced + 2 < (1 << 15) ? 2 : 4;
-  decode.threads = tuning.threads;
-  decode.blocks_per_processor = decode.threads <= 256 ? 2 : 1;
+  decode.blocks_per_processor = tuning.decode_threads <= 256 ? 2 : 1;
 
   const std::int64_t s = lists.selections;
   std::int64_t bytes = s * kMostBlocks * kBins * 2;                              // inbox
@@ -80,7 +77,7 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
   bytes += s * decode.maxima_words * 4 + s * kBins * 4;
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes = round_up(bytes + s * list_warps * (kCandidates * 2 + 4), 8);  // candidates and their counts
+  bytes = round_up(bytes + s * list_warps * 4, 8);  // candidate counts
   bytes += 4 * 8;                                      // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
@@ -101,7 +98,6 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
   if (rows > 65535 || shape.kv_heads > 65535) return std::nullopt;
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   const std::int64_t limit = cuda_shared_limit(cuda_architecture(target));
-  const std::int64_t resident = std::int64_t{shape.processors} * decode.blocks_per_processor;
   std::optional<Grid> best;
   for (int blocks = 1; blocks <= kMostBlocks; blocks *= 2) {
     if (tuning.cluster != 0 && tuning.cluster != blocks) continue;
@@ -109,14 +105,19 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
     const std::int64_t slice =
         ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
     const std::int64_t bytes = launch_bytes(spec, tuning, slice, blocks);
-    if (slice > kMostSlice || bytes > limit) continue;
-    // The smallest cluster that fits, or a larger one as long as all of them run at once.
-    if (best && rows * shape.kv_heads * blocks > resident) break;
+    const std::int64_t stage_bytes = std::int64_t{tuning.decode_threads / kWarp} * decode.piece_bytes;
+    const std::int64_t stages = std::min<std::int64_t>((limit - bytes) / stage_bytes, kMostStages);
+    if (slice > kMostSlice || stages < kFewestStages) continue;
+    // The smallest cluster that fits, or a larger one as long as all of them run at once. A cluster lies in one part
+    // of the chip: not all multiprocessors find one.
+    const std::int64_t resident = std::int64_t{shape.processors} * decode.blocks_per_processor * 15 / 16 / blocks;
+    if (best && rows * shape.kv_heads > resident) break;
     best = Grid{.x = static_cast<std::uint32_t>(blocks),
                 .y = static_cast<std::uint32_t>(shape.kv_heads),
                 .z = static_cast<std::uint32_t>(rows),
-                .threads = static_cast<std::uint32_t>(decode.threads),
-                .shared_bytes = static_cast<std::uint32_t>(bytes),
+                .threads = static_cast<std::uint32_t>(tuning.decode_threads),
+                .shared_bytes = static_cast<std::uint32_t>(bytes + stages * stage_bytes),
+                .ring_stages = static_cast<std::uint32_t>(stages),
                 .cluster = static_cast<std::uint32_t>(blocks)};
   }
   return best;

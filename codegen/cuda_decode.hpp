@@ -15,11 +15,9 @@ struct CudaDecode {
   int terms;          ///< binary columns of a query head come in pairs, one pair a term
   int piece;          ///< tokens whose codes a warp scores together
   int piece_bytes;
-  int stages;         ///< pieces that a warp has room for
   int key_steps;      ///< 128-bit pieces of a plane of codes
   int maxima_words;   ///< of a selection, from which its threshold is bounded
   int score_bytes;    ///< of a token's score on chip: 2 or 4
-  int threads;        ///< of a block
   int blocks_per_processor;    ///< that the registers allow
   std::int64_t shared_bytes;   ///< of templates/cuda/decode_layout.cuh's DecodeShared
 };

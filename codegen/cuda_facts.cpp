@@ -34,7 +34,7 @@ std::int64_t list_chunk_bytes(const Spec& spec) {
   constexpr std::int64_t kFloat = 4, kStrands = 8;
   const std::int64_t heads = spec.group / facts_of(spec).selections_per_kv_head;
   const std::int64_t passes = ceil_div(heads, 4), heads_at_once = ceil_div(heads, passes);
-  return round_up(passes * heads_at_once * spec.head_dim * kFloat +
+  return round_up(heads_at_once * spec.head_dim * kFloat +
                       heads_at_once * kStrands * (spec.value_dim + 2) * kFloat,
                   16);
 }

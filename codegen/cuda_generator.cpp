@@ -17,7 +17,7 @@ namespace adamas::codegen {
 namespace {
 
 constexpr int kWordBytes = 4;
-constexpr int kMostThreads = 512;        // beyond it a thread has too few registers for the largest group
+constexpr int kDecodeThreads = 512;  // a multiprocessor's registers: one block, many warps
 constexpr int kOldestArchitecture = 80;  // bf16 conversions
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -99,10 +99,6 @@ class CudaGenerator final : public Generator {
       refuse("schedule", tuning.schedule, "needs thread-block clusters, which came with sm_90",
              "use schedule=stages");
     }
-    if (tuning.threads > kMostThreads) {
-      throw Error(ADAMAS_INVALID_SPEC, "threads", fmt::to_string(tuning.threads),
-                  "must be a multiple of 32 in 32..512", "nearest valid value: 512");
-    }
     const std::int64_t shared = cuda_attend_shared_bytes(spec, tuning),
                        limit = cuda_shared_limit(architecture);
     if (shared > limit) {
@@ -133,6 +129,7 @@ class CudaGenerator final : public Generator {
     tuning.chunk = static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
     tuning.dense_chunk = 256;
     tuning.threads = 256;
+    tuning.decode_threads = kDecodeThreads;
     // The same on every target, so that results do not depend on the card: what fits the smallest shared
     // memory.
     const std::int64_t limit = cuda_shared_limit(0);

@@ -207,6 +207,7 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
 std::string decode_constants(const Spec& spec, const Tuning& tuning) {
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   std::string text = "\n// The decode kernel.\n";
+  text += integer("kDecodeThreads", tuning.decode_threads);
   text += integer("kTerms", decode.terms);
   text += integer("kColumns", 2 * decode.terms);
   text += integer("kKeySteps", decode.key_steps);
@@ -214,7 +215,6 @@ std::string decode_constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kMaximaWords", decode.maxima_words);
   text += integer("kPiece", decode.piece);
   text += integer("kPieceBytes", decode.piece_bytes);
-  text += integer("kStages", decode.stages);
   text += integer("kDecodeBlocksPerProcessor", decode.blocks_per_processor);
   text += integer("kDecodeSharedBytes", decode.shared_bytes);
   return text + fmt::format("using Score = unsigned {};\n", decode.score_bytes == 2 ? "short" : "int");

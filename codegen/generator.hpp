@@ -51,6 +51,7 @@ struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
   std::uint32_t threads = 1;
   std::uint32_t shared_bytes = 0;
+  std::uint32_t ring_stages = 0;  ///< decode: as in Args
   std::uint32_t cluster = 1;  ///< CUDA: blocks along x that run together, a divisor of x
 };
 

@@ -79,6 +79,7 @@ struct Args {
   int chunks;      // chunks that `partial` has room for, per row and query head
   int all_tokens;  // dense: every row attends to all it sees
   int write_slots;
+  int ring_stages;      // decode: pieces of codes that each warp has room for, 2 to 4
   int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
   int window;
   float scale, soft_cap;

@@ -182,6 +182,7 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   // stages do both.
   const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
   if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
+    args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
     args.positions = call.positions;
     args.counts = call.counts;
     args.write_slots = call.positions_are_slots != 0 ? 1 : 0;

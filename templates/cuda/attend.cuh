@@ -43,7 +43,7 @@ struct alignas(16) AttendShared {
 
 /// The same for a chunk of a list.
 struct alignas(16) ListShared {
-  ListQueries queries;
+  PassQueries queries;
   float strands[kListHeadsAtOnce][kStrands][kPartialFloats];
 };
 
@@ -244,12 +244,12 @@ __device__ __forceinline__ Place place_of_entry(const Places& places, const Row&
 __device__ __forceinline__ void attend_list(const Args& args, const Row& row, int row_index, int kv_head,
                                             int first_head, const List& list, int index) {
   auto& shared = *reinterpret_cast<ListShared*>(dynamic_shared);
-  load_list_queries<kThreads>(args, row_index, first_head, shared.queries);
-  __syncthreads();
   unsigned status = 0, attended = 0;
   const Places places = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
+    load_pass_queries<kThreads>(args, row_index, first_head, done, shared.queries);
+    __syncthreads();
 #pragma unroll 1
     for (int number = warp_index(); number < kStrands; number += kAttendWarps) {
       Strand strand;
@@ -260,7 +260,7 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
         const Place place =
             place_of_entry(places, row, list, index * kChunk + token_of_quad(number, quad), status);
         load_quad(args, kv_head, place, rows);
-        add_quad(args, shared.queries[done], rows, strand);
+        add_quad(args, shared.queries[0], rows, strand);
         if (done == 0 && place.page >= 0) ++attended;
       }
 #pragma unroll

@@ -65,8 +65,11 @@ __device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
 __device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head, DecodeShared& shared) {
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
-    load_list_queries<kThreads>(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
-                                shared.queries[selection]);
+#pragma unroll 1
+    for (int pass = 0; pass < kListPasses; ++pass) {
+      load_pass_queries<kDecodeThreads>(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
+                                        pass * kListHeadsAtOnce, shared.queries[selection][pass]);
+    }
   }
 }
 
@@ -83,9 +86,9 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   float query[kWords];
   if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
   CodeStream stream(args, kv_head, places, slice, row.own + 1 - slice.first,
-                    rings_of_block(cluster) + warp_index() * (kStages * kPieceBytes));
-#pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) {
+                    rings_of_block(args, cluster) + warp_index() * (args.ring_stages * kPieceBytes));
+#pragma unroll 1
+  for (int stage = 1; stage < args.ring_stages; ++stage) {
     stream.begin_piece(status);
   }
   load_queries(args, row_index, kv_head, shared);
@@ -110,7 +113,7 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   for (bool open = true; open; ++delivery) {
     if (delivery > 0) {  // once more, where scores spread wider than a histogram
 #pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kThreads) {
+      for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
         if (is_open(shared.search[i / kBins])) shared.bins[i / kBins][i % kBins] = 0;
       }
       if (threadIdx.x == 0) {
@@ -123,7 +126,7 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
     for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
       const Search search = shared.search[selection];
       unsigned* const bins = shared.bins[selection];
-      unsigned short* const candidates = shared.candidates[selection][part];
+      unsigned short* const candidates = candidates_of(args, cluster, selection, part);
       unsigned& listed = shared.candidate_counts[selection][part];
       if (delivery == 0) {
         const unsigned found = list_candidates(part_slice, scores + selection * stride, search, bins, candidates);
@@ -152,7 +155,8 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
 #pragma unroll 1
   for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
     const unsigned counts = count_slice(part_slice, scores + selection * stride, shared.search[selection].lowest,
-                                        shared.candidates[selection][part], shared.candidate_counts[selection][part]);
+                                        candidates_of(args, cluster, selection, part),
+                                        shared.candidate_counts[selection][part]);
     if (lane_index() == 0) shared.list_counts[selection][part] = counts;
   }
   __syncthreads();
@@ -170,7 +174,7 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
 __device__ __forceinline__ void list_all(const Row& row, const Places& places, int first, int past,
                                          int selected, unsigned& status) {
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kDecodeThreads) {
     const int number = (first + i / kChunk) % kChunksPerList * kChunk + i % kChunk;
     if (number < selected) list_of_block()[i] = list_entry(places, row.first + number, status);
   }
@@ -189,7 +193,7 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
     int* out = args.positions + list * kBudget;
     const int begin = task.scans ? listed : 0;
 #pragma unroll 1
-    for (int i = begin + static_cast<int>(threadIdx.x); i < kBudget; i += kThreads) {
+    for (int i = begin + static_cast<int>(threadIdx.x); i < kBudget; i += kDecodeThreads) {
       const int position = i < listed ? row.first + i : -1;
       const bool as_slot = args.write_slots != 0 && position >= 0;
       out[i] = as_slot ? slot_of(args, place_of_position(places, position, status)) : position;
@@ -198,7 +202,7 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
 }
 
 /// Grid: x = blocks of a cluster, y = K/V head, z = row.
-extern "C" __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerProcessor)
+extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
     adamas_decode(const __grid_constant__ Args args) {
   auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
   const Cluster cluster = this_cluster();
@@ -206,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerProcessor
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
     shared.bins[i / kBins][i % kBins] = 0;
   }
 
@@ -215,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kDecodeBlocksPerProcessor
   const Task task = task_of(args, row, row_index);
   unsigned status = 0;
   const Places places = places_of_sequence(args, row.sequence, status);
-  if (threadIdx.x == kThreads - 1) open_mailboxes(cluster, task, first, past, shared);
+  if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(cluster, task, first, past, shared);
   cluster_arrive_early();
   unsigned char* const scratch = scores_of_block(cluster);
   if (task.scans) {

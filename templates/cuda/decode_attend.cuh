@@ -59,7 +59,7 @@ __device__ __forceinline__ void attend_items(const Args& args, int kv_head, cons
       const int following = next_number(number);
       if (following < quads) load_number(args, kv_head, places, first, selected, following, next);
       const int work = number / kQuadsPerStrand, item = work / kStrands;
-      add_quad(args, shared.queries[(first + item) / kChunksPerList][done], rows, strand);
+      add_quad(args, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce][0], rows, strand);
       if ((number + 1) % kQuadsPerStrand == 0) {
 #pragma unroll
         for (int head = 0; head < kListHeadsAtOnce; ++head) {
@@ -79,7 +79,7 @@ __device__ __forceinline__ void send_chunks(const Cluster& cluster, int first, i
                                             unsigned char* strands, DecodeShared& shared) {
   constexpr int kColumnsOfItem = kHeadsPerList * kValueDim;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kColumnsOfItem; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kColumnsOfItem; i += kDecodeThreads) {
     const int item = i / kColumnsOfItem, head = i / kValueDim % kHeadsPerList, column = i % kValueDim;
     if (tokens_of_item(first + item, selected) == 0) continue;
     const Merged merged = merge_partials(strands_of(strands, item, head), kPartialFloats, kStrands, column);
@@ -100,7 +100,7 @@ __device__ __forceinline__ void finish_lists(const Args& args, const Cluster& cl
   constexpr int kColumnsOfList = kHeadsPerList * kValueDim;
   const int chunks = (selected + kChunk - 1) / kChunk;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kColumnsOfList; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kColumnsOfList; i += kDecodeThreads) {
     const int selection = i / kColumnsOfList, head = i / kValueDim % kHeadsPerList, column = i % kValueDim;
     if (block_of_item(cluster, selection * kChunksPerList) != cluster.rank) continue;
     const Merged merged =

@@ -7,7 +7,7 @@
 
 namespace adamas_cuda {
 
-constexpr int kDecodeWarps = kThreads / kWarp;
+constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 constexpr int kMostBlocks = 8;                    ///< of a cluster
 
 constexpr int kSelections = kSelectionsPerKvHead;
@@ -50,14 +50,11 @@ struct Search {
 struct alignas(16) DecodeShared {
   alignas(16) unsigned short inbox[kSelections][kMostBlocks][kBins];  ///< every block's histogram
   alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];       ///< queries as binary columns
-  alignas(16) ListQueries queries[kSelections];
+  alignas(16) PassQueries queries[kSelections][kListPasses];
   alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
   alignas(16) unsigned bins[kSelections][kBins];
-  /// Tokens of each part of the slice that reach the bound, in order, and how many they are; more than kCandidates
-  /// are not listed.
-  alignas(16) unsigned short candidates[kSelections][kListWarps][kCandidates];
-  unsigned candidate_counts[kSelections][kListWarps];
+  unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
   Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
   Search search[kSelections];
   unsigned list_counts[kSelections][kListWarps];  ///< selected tokens; in the upper half those of score `lowest`
@@ -90,20 +87,18 @@ __device__ __forceinline__ int first_item_of_block(const Cluster& cluster, unsig
   return static_cast<int>((block * kItems + cluster.blocks - 1) >> cluster.log2_blocks);
 }
 
+__device__ __forceinline__ int most_items_of_block(const Cluster& cluster) {
+  return (kItems + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
+}
+
 /// After DecodeShared: slots of the tokens in this block's items, kChunk an item.
 __device__ __forceinline__ unsigned* list_of_block() {
   return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
 }
 
-/// After those: each warp's ring of codes.
-__device__ __forceinline__ unsigned char* rings_of_block(const Cluster& cluster) {
-  const int most_items = (kItems + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
-  return dynamic_shared + sizeof(DecodeShared) + most_items * kChunk * sizeof(unsigned);
-}
-
 /// After those: scores while tokens are selected, strands while they are attended to.
 __device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster) {
-  return rings_of_block(cluster) + kDecodeWarps * kStages * kPieceBytes;
+  return dynamic_shared + sizeof(DecodeShared) + most_items_of_block(cluster) * kChunk * sizeof(unsigned);
 }
 
 /// Tokens that a slice has room for; see DecodeSize in the generator.
@@ -116,6 +111,21 @@ __device__ __forceinline__ int slice_capacity(const Args& args, const Cluster& c
 __device__ __forceinline__ int score_bytes(int capacity) {
   return capacity * static_cast<int>(sizeof(Score)) + 32;
 }
+
+/// After those: each warp's ring of codes, args.ring_stages pieces.
+__device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const Cluster& cluster) {
+  const int scores = kSelections * score_bytes(slice_capacity(args, cluster));
+  const int strands = most_items_of_block(cluster) * kHeadsPerList * kStrands * kPartialFloats * 4;
+  return scores_of_block(cluster) + (max(scores, strands) + 15) / 16 * 16;
+}
+
+/// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in order.
+/// More than kCandidates are not listed.
+__device__ __forceinline__ unsigned short* candidates_of(const Args& args, const Cluster& cluster, int selection, int part) {
+  return reinterpret_cast<unsigned short*>(rings_of_block(args, cluster)) + (selection * kListWarps + part) * kCandidates;
+}
+static_assert(kSelections * kListWarps * kCandidates * 2 <= kDecodeWarps * 2 * kPieceBytes,
+              "candidates outgrow the rings");
 
 /// Tokens that a block or a warp scans: positions first .. first + tokens - 1, scores from `offset` on.
 struct Slice {

@@ -100,7 +100,8 @@ class CodeStream {
         last_page_(places.last_page),
         tokens_(slice.tokens),
         seen_(min(seen, slice.tokens)),
-        ring_(ring) {
+        ring_(ring),
+        ring_bytes_(args.ring_stages * kPieceBytes) {
     keep(codes_);
     keep(table_);
     find_pages();
@@ -114,16 +115,24 @@ class CodeStream {
         copy(i, status);
       }
       begun_ += kPiece;
-      filling_ = filling_ + kPieceBytes == kStages * kPieceBytes ? 0 : filling_ + kPieceBytes;
+      filling_ = filling_ + kPieceBytes == ring_bytes_ ? 0 : filling_ + kPieceBytes;
       find_pages();
     }
     end_copies();
   }
 
-  /// The oldest piece, once it is there, and until the piece after the next has begun.
+  /// Waits for the oldest piece. It stays until one begins after the next such call.
   __device__ __forceinline__ const unsigned char* next_piece() {
+    if (ring_bytes_ == 2 * kPieceBytes) {
+      wait_for_copies<0>();
+    } else if (ring_bytes_ == 3 * kPieceBytes) {
+      wait_for_copies<1>();
+    } else {
+      wait_for_copies<2>();
+    }
+    __syncwarp();
     const unsigned char* const stage = ring_ + reading_;
-    reading_ = reading_ + kPieceBytes == kStages * kPieceBytes ? 0 : reading_ + kPieceBytes;
+    reading_ = reading_ + kPieceBytes == ring_bytes_ ? 0 : reading_ + kPieceBytes;
     return stage;
   }
 
@@ -163,6 +172,7 @@ class CodeStream {
   int last_page_;
   int tokens_, seen_;  ///< of the slice, in whole pieces; those that the row sees
   unsigned char* ring_;
+  int ring_bytes_;
   int begun_ = 0;                   ///< tokens whose copies have begun
   int filling_ = 0, reading_ = 0;   ///< stages of the ring, in bytes
   int page_[kCopiesOfLane] = {};
@@ -247,11 +257,9 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
   if (slice.tokens == 0) send_maxima(cluster, maxima, shared);
 #pragma unroll 1
   for (int done = 0; done < slice.tokens; done += kPiece) {
-    wait_for_copies<kStages - 2>();
-    __syncwarp();
+    const unsigned char* const stage = stream.next_piece();
     // All lanes are done with the piece before, whose stage is filled again.
     stream.begin_piece(status);
-    const unsigned char* const stage = stream.next_piece();
     Maximum largest[kMaxima] = {};
 #pragma unroll
     for (int pair = 0; pair < kPiece; pair += 2 * kRowsPerGroup) {

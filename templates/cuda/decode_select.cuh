@@ -179,7 +179,7 @@ __device__ __forceinline__ void count_scores(const Slice& slice, const unsigned 
 __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& shared) {
   constexpr int kVectors = kBins / 8;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kDecodeThreads) {
     const int selection = i / kVectors, first = i % kVectors * 8;
     unsigned pairs[4];
 #pragma unroll
@@ -353,7 +353,7 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
       sum_over_warp(static_cast<int>(lane_index() < part ? shared.list_counts[to.selection][lane_index()] : 0u)));
   const unsigned listed = shared.candidate_counts[to.selection][part];
   if (listed <= kCandidates) {
-    const unsigned short* candidates = shared.candidates[to.selection][part];
+    const unsigned short* candidates = candidates_of(args, cluster, to.selection, part);
     unsigned above_before = before & 0xffffu, equal_before = before >> 16;
 #pragma unroll 1
     for (unsigned start = 0; start < listed; start += kWarp) {

@@ -112,13 +112,16 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
 }
 
 // The decode kernel.
+inline constexpr int kDecodeThreads = 512;
 inline constexpr int kTerms = 2;
 inline constexpr int kColumns = 4;
 inline constexpr int kKeySteps = 1;
 inline constexpr int kColumnWords = 4;
 inline constexpr int kMaximaWords = 128;
-inline constexpr int kDecodeBlocksPerProcessor = 2;
-inline constexpr int kDecodeSharedBytes = 8416;
+inline constexpr int kPiece = 64;
+inline constexpr int kPieceBytes = 2048;
+inline constexpr int kDecodeBlocksPerProcessor = 1;
+inline constexpr int kDecodeSharedBytes = 8544;
 using Score = unsigned short;
 
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:

@@ -24,19 +24,20 @@ constexpr int kValueVectorsPerLane = (kValueVectors + kRowLanes - 1) / kRowLanes
 constexpr int kListPasses = (kHeadsPerList + 3) / 4;
 constexpr int kListHeadsAtOnce = (kHeadsPerList + kListPasses - 1) / kListPasses;
 
-/// float32 queries of the heads that share a list, zeros for what the last pass has too many.
-using ListQueries = float[kListPasses * kListHeadsAtOnce][kHeadDim];
+/// float32 queries of a pass, zeros for what the last one has too many.
+using PassQueries = float[kListHeadsAtOnce][kHeadDim];
 
-/// By kBlockThreads threads; a barrier must follow.
+/// The queries of heads done .. of the list whose heads begin at `first_head`. By kBlockThreads threads; a barrier
+/// must follow.
 template <int kBlockThreads>
-__device__ __forceinline__ void load_list_queries(const Args& args, int row_index, int first_head,
-                                                  ListQueries& queries) {
+__device__ __forceinline__ void load_pass_queries(const Args& args, int row_index, int first_head, int done,
+                                                  PassQueries& queries) {
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kListPasses * kListHeadsAtOnce * kHeadDim;
-       i += kBlockThreads) {
-    const int head = i / kHeadDim, element = i % kHeadDim;
+  for (int i = static_cast<int>(threadIdx.x); i < kListHeadsAtOnce * kHeadDim; i += kBlockThreads) {
+    const int head = done + i / kHeadDim, element = i % kHeadDim;
     const i64 query = row_index * args.query_row_stride + (first_head + head) * args.query_head_stride;
-    queries[head][element] = head < kHeadsPerList ? load_element<kQueryType>(args.query, query + element) : 0.0f;
+    queries[i / kHeadDim][element] =
+        head < kHeadsPerList ? load_element<kQueryType>(args.query, query + element) : 0.0f;
   }
 }
 

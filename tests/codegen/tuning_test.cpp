@@ -39,12 +39,12 @@ TEST_CASE("an empty text is the target's default") {
 
 TEST_CASE("a key overrides its default and no other") {
   Tuning expected = Tuning::parse("", Spec{}, "sm_90a");
-  expected.chunk = 72;
+  expected.chunk = 96;
   CHECK(Tuning::parse("chunk=96", Spec{}, "sm_90a") == expected);
 
   const Tuning all =
       Tuning::parse("threads=96 dense_chunk=1024 chunk=64 scan_tile=640 scan=popc cluster=0 schedule=stages", Spec{}, "sm_80");
-  CHECK(all.text() == "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96");
+  CHECK(all.text() == "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96 decode_threads=512");
   CHECK(Tuning::parse("scan=table threads=0", Spec{}, "x86-64-v3").scan == "table");
 }
 
@@ -63,8 +63,8 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
       {"sm_90a", "cluster=3", "cluster", "must be 0, 1, 2, 4 or 8", "4"},
       {"x86-64-v3", "schedule=cluster", "schedule", "must be stages", "stages"},
       {"x86-64-v3", "dense_chunk=100000", "dense_chunk", "must be 8..65536, a multiple of 8", "65536"},
-      {"sm_80", "threads=0", "threads", "must be 32..1024, a multiple of 32", "32"},
-      {"sm_80", "threads=100", "threads", "must be 32..1024, a multiple of 32", "96"},
+      {"sm_80", "threads=0", "threads", "must be 32..512, a multiple of 32", "32"},
+      {"sm_80", "threads=100", "threads", "must be 32..512, a multiple of 32", "96"},
       {"x86-64-v3", "threads=8", "threads", "must be 0", "0"},
       {"sm_80", "scan=table", "scan", "must be popc", "popc"},
       {"x86-64-v3", "scan=popc", "scan", "must be table", "table"},
@@ -93,7 +93,7 @@ TEST_CASE("property: canonical text parses back to an equal Tuning, defaults of 
     const std::string target = *rc::gen::elementOf(kTargets);
     std::string text;
     if (*rc::gen::arbitrary<bool>()) text += " scan_tile=" + std::to_string(64 * *rc::gen::inRange(1, 1025));
-    if (*rc::gen::arbitrary<bool>()) text += " chunk=" + std::to_string(8 * *rc::gen::inRange(1, 513));
+    if (*rc::gen::arbitrary<bool>()) text += " chunk=" + std::to_string(32 * *rc::gen::inRange(1, 129));
     if (*rc::gen::arbitrary<bool>()) text += " dense_chunk=" + std::to_string(8 * *rc::gen::inRange(1, 8193));
     const Tuning tuning = Tuning::parse(text, spec, target);
     RC_ASSERT(Tuning::parse(tuning.text(), spec, target) == tuning);

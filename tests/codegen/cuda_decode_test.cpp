@@ -1,0 +1,80 @@
+// The decode kernel's launches: which kernel sets have it, and how a shape becomes clusters.
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "codegen/cuda_decode.hpp"
+#include "codegen/cuda_facts.hpp"
+
+namespace adamas::codegen {
+namespace {
+
+constexpr const char* kTarget = "sm_90a";
+constexpr int kProcessors = 132;
+
+bool has_decode(const std::string& spec_text, const std::string& tuning = "", const char* target = kTarget) {
+  const Spec spec = Spec::parse(spec_text);
+  return has_cuda_decode(spec, Tuning::parse(tuning, spec, target), target);
+}
+
+std::optional<Grid> grid_of(const std::string& spec_text, int batch, int kv_heads, std::int64_t tokens,
+                            const std::string& tuning = "") {
+  const Spec spec = Spec::parse(spec_text);
+  return cuda_decode_grid(
+      spec, Tuning::parse(tuning, spec, kTarget), kTarget,
+      {.batch = batch, .kv_heads = kv_heads, .max_tokens = tokens, .processors = kProcessors});
+}
+
+TEST_CASE("cuda decode: which kernel sets have it") {
+  CHECK(has_decode(""));
+  CHECK(has_decode("", "", "sm_90"));
+  CHECK_FALSE(has_decode("", "schedule=stages"));
+  CHECK_FALSE(has_decode("", "", "sm_80"));   // no clusters
+  CHECK_FALSE(has_decode("", "", "sm_100a"));  // binary tensor-core operations are emulated
+  CHECK(has_decode("", "schedule=cluster", "sm_100a"));
+  CHECK(has_decode("group=8"));
+  CHECK_FALSE(has_decode("group=9"));
+  CHECK(has_decode("group=9 scope=kv_head"));  // one list a K/V head
+  CHECK(has_decode("budget=1024"));
+  CHECK_FALSE(has_decode("budget=1025"));
+  CHECK(has_decode("head_dim=256"));
+  CHECK_FALSE(has_decode("head_dim=256 value_dim=272"));
+}
+
+TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer than scores need") {
+  // 32 clusters of 4 blocks would not find room on 132 multiprocessors.
+  CHECK(grid_of("", 1, 32, 32768)->cluster == 2);
+  CHECK(grid_of("group=4", 1, 8, 32768)->cluster == 8);
+  // More rows than run at once: the smallest cluster that holds the scores.
+  CHECK(grid_of("group=4", 16, 8, 32768)->cluster == 2);
+  CHECK(grid_of("group=4", 16, 8, 65536)->cluster == 4);
+  CHECK(grid_of("", 64, 32, 4096)->cluster == 1);
+  // What the caller says, where it fits.
+  CHECK(grid_of("group=4", 1, 8, 32768, "cluster=4")->cluster == 4);
+  CHECK_FALSE(grid_of("group=4", 1, 8, 131072, "cluster=2"));
+  // Beyond the largest cluster.
+  CHECK(grid_of("group=8", 1, 8, 32768));
+  CHECK_FALSE(grid_of("group=8", 1, 8, 131072));
+  CHECK_FALSE(grid_of("", 1, 65536, 1024));
+}
+
+TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a block") {
+  for (const char* spec : {"", "group=8 budget=1024", "group=12 scope=kv_head", "head_dim=80 group=5 buckets=16 query_bits=8",
+                           "head_dim=256 estimator=manhattan query_rows=3"}) {
+    CAPTURE(spec);
+    for (const std::int64_t tokens : {1, 64, 1000, 8192, 32768}) {
+      CAPTURE(tokens);
+      const auto grid = grid_of(spec, 3, 4, tokens);
+      REQUIRE(grid);
+      CHECK(grid->x == grid->cluster);
+      CHECK(grid->y == 4);
+      CHECK(grid->z == 3U * static_cast<unsigned>(Spec::parse(spec).query_rows));
+      CHECK(grid->threads == 512);
+      CHECK(grid->ring_stages >= 2);
+      CHECK(grid->shared_bytes <= cuda_shared_limit(90));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace adamas::codegen
