@@ -312,6 +312,7 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
       .batch = batch(), .kv_heads = kKvHeads, .max_tokens = max_tokens, .processors = 132};
   const auto grid = codegen::cuda_generator().decode_grid(spec, clusters, kTarget, shape);
   if (!grid) throw std::runtime_error("the decode unit has no grid for this shape");
+  args.ring_stages = std::min(static_cast<int>(grid->ring_stages), most_ring_stages);
   const LaunchFacts result = launch(index, Stage::decode, *grid, args);
   args.positions = positions.data();
   args.counts = counts.data();

@@ -72,6 +72,7 @@ class Problem {
   std::vector<int> positions, out_positions, counts, out_counts;
   std::vector<float> lse;
   std::int64_t max_tokens = 0;
+  int most_ring_stages = 4;  ///< of decode_in_clusters, where its generator has room for more
 
  private:
   void lay_out_cache(oracle::Random& random);

@@ -14,26 +14,27 @@ struct EmulatedSpec {
 inline constexpr EmulatedSpec kSpecs[] = {
     {"budget=40 sink=2 recent=3", ""},
     {"head_dim=80 value_dim=48 buckets=8 group=3 budget=16 kv_type=bf16 page_size=1",
-     "scan_tile=64 chunk=32 dense_chunk=16 threads=64"},
+     "scan_tile=64 chunk=32 dense_chunk=16 threads=64 decode_threads=64"},
     {"head_dim=112 estimator=manhattan group=2 scope=kv_head budget=45 query_rows=3 cache_form=contiguous "
      "q_type=f32",
-     "scan_tile=128 chunk=32 dense_chunk=8 threads=32"},
+     "scan_tile=128 chunk=32 dense_chunk=8 threads=32 decode_threads=64"},
     {"head_dim=96 value_dim=64 buckets=16 query_bits=8 group=5 budget=37 sink=3 recent=4 page_size=48 "
      "out_type=f32 soft_cap=on window=on sink_logits=on",
-     "scan_tile=64 chunk=32 dense_chunk=64 threads=64"},
+     "scan_tile=64 chunk=32 dense_chunk=64 threads=96 decode_threads=64"},
     {"head_dim=448 value_dim=512 buckets=16 group=2 estimator=manhattan budget=10 cache_form=contiguous",
-     "scan_tile=64 chunk=32 dense_chunk=16 threads=64"},
+     "scan_tile=64 chunk=32 dense_chunk=16 threads=64 decode_threads=64"},
     {"head_dim=256 hadamard=64 buckets=2 estimator=manhattan query_rows=2 budget=64 sink=4 page_size=64 "
      "window=on out_type=bf16 lse=off",
-     "scan_tile=64 chunk=32 dense_chunk=32 threads=128"},
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=128 decode_threads=128"},
     {"head_dim=16 value_dim=240 query_bits=3 group=9 scope=kv_head budget=33 page_size=7",
-     "scan_tile=64 chunk=32 dense_chunk=24 threads=64"},
+     "scan_tile=64 chunk=32 dense_chunk=24 threads=64 decode_threads=64"},
     {"head_dim=64 group=8 budget=72 sink=1 query_bits=5 page_size=16",
-     "scan_tile=64 chunk=64 dense_chunk=64 threads=64"},
+     "scan_tile=64 chunk=64 dense_chunk=64 threads=64 decode_threads=64"},
     {"head_dim=64 value_dim=16 group=2 budget=129 buckets=8 estimator=manhattan cache_form=contiguous "
      "out_type=f32",
-     "scan_tile=64 chunk=32 dense_chunk=32 threads=64"},
-    {"head_dim=48 group=9 budget=24 query_bits=6", "scan_tile=64 chunk=32 dense_chunk=32 threads=64"},
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"head_dim=48 group=9 budget=24 query_bits=6",
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
 };
 
 }  // namespace adamas::cuda_emulation
