@@ -211,7 +211,10 @@ __device__ __forceinline__ void adjust_piece(const Row& row, int first, int toke
   }
 }
 
-/// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps.
+/// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps. A power of
+/// two, as rows share them out.
+static_assert((kDecodeWarps & (kDecodeWarps - 1)) == 0 && (kMaximaWords & (kMaximaWords - 1)) == 0,
+              "warps and words of maxima are powers of two");
 __device__ __forceinline__ int maxima_words(const Cluster& cluster) {
   const int share = (kMaximaWords / kDecodeWarps) >> cluster.log2_blocks;
   return max(1, min(kRowsPerGroup, share));

@@ -15,7 +15,7 @@ __device__ __forceinline__ int count_maxima(const Maximum (&maxima)[kMaximaWords
 #pragma unroll
   for (const Maximum maximum : maxima) {
     if constexpr (kNarrowScores) {  // both halves at once: bit 15 survives where the half is not below
-      counts += ((maximum | 0x80008000u) - score * 0x10001u & 0x80008000u) >> 15;
+      counts += (((maximum | 0x80008000u) - score * 0x10001u) & 0x80008000u) >> 15;
     } else {
       counts += maximum >= score;
     }
@@ -93,8 +93,8 @@ __device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores,
     constexpr unsigned kTops = 0x80008000u;  // survive where a half is not below
     const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
     const unsigned bounds = bound * 0x10001u;
-    const unsigned tops = ((words.x | kTops) - bounds & kTops) >> 15 | ((words.y | kTops) - bounds & kTops) >> 13 |
-                          ((words.z | kTops) - bounds & kTops) >> 11 | ((words.w | kTops) - bounds & kTops) >> 9;
+    const unsigned tops = (((words.x | kTops) - bounds) & kTops) >> 15 | (((words.y | kTops) - bounds) & kTops) >> 13 |
+                          (((words.z | kTops) - bounds) & kTops) >> 11 | (((words.w | kTops) - bounds) & kTops) >> 9;
     return (tops | tops >> 15) & 0xffu;
   } else {
     unsigned score[kTokensPerLane], mask = 0;
