@@ -10,13 +10,14 @@ namespace adamas::codegen {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kMostBlocks = 8;   // of a cluster; more is not portable
-constexpr int kMostLists = 8;    // of a K/V head: beyond, scores of useful lengths do not fit
-constexpr int kMostDims = 512;   // K and V elements of a token that a warp can have on their way
+constexpr int kMostBlocks = 8;  // of a cluster; more is not portable
+constexpr int kMostLists = 8;   // of a K/V head: beyond, scores of useful lengths do not fit
+constexpr int kMostDims = 512;  // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
 constexpr int kBins = 256;
 constexpr int kMostPieceBytes = 2048;
-constexpr int kFewestStages = 2, kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
+constexpr int kFewestStages = 2,
+              kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
 constexpr int kStrands = 8;
 constexpr int kSliceGrain = 64;
 constexpr std::int64_t kMostSlice = 61440;  // tokens that 16-bit counts can count
@@ -62,7 +63,8 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
   const int token_bytes = cuda.facts.code_bits * cuda.words * 4;
   decode.piece = 64;
-  while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes) decode.piece /= 2;
+  while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes)
+    decode.piece /= 2;
   decode.piece_bytes = decode.piece * token_bytes;
   decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
   decode.maxima_words = std::max(spec.budget <= 128 ? 128 : 256, warps * kMostBlocks);
@@ -71,14 +73,14 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   decode.blocks_per_processor = tuning.decode_threads <= 256 ? 2 : 1;
 
   const std::int64_t s = lists.selections;
-  std::int64_t bytes = s * kMostBlocks * kBins * 2;                              // inbox
-  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;  // columns
-  bytes += s * lists.padded_heads * spec.head_dim * 4;                           // queries
+  std::int64_t bytes = s * kMostBlocks * kBins * 2;                                         // inbox
+  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;             // columns
+  bytes += s * lists.padded_heads * spec.head_dim * 4;                                      // queries
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
   bytes += s * decode.maxima_words * 4 + s * kBins * 4;
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes = round_up(bytes + s * list_warps * 4, 8);  // candidate counts
-  bytes += 4 * 8;                                      // mailboxes
+  bytes = round_up(bytes + s * list_warps * 4, 8);           // candidate counts
+  bytes += 4 * 8;                                            // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
   decode.shared_bytes = round_up(bytes, 16);
@@ -87,8 +89,8 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
 
 bool has_cuda_decode(const Spec& spec, const Tuning& tuning, std::string_view target) {
   return tuning.schedule == "cluster" && cuda_architecture(target) >= 90 &&
-         facts_of(spec).selections_per_kv_head <= kMostLists &&
-         spec.head_dim + spec.value_dim <= kMostDims && spec.budget <= kMostBudget;
+         facts_of(spec).selections_per_kv_head <= kMostLists && spec.head_dim + spec.value_dim <= kMostDims &&
+         spec.budget <= kMostBudget;
 }
 
 std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
@@ -102,15 +104,15 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
   for (int blocks = 1; blocks <= kMostBlocks; blocks *= 2) {
     if (tuning.cluster != 0 && tuning.cluster != blocks) continue;
     // Slices begin at multiples of the grain, wherever the row does.
-    const std::int64_t slice =
-        ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
+    const std::int64_t slice = ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
     const std::int64_t bytes = launch_bytes(spec, tuning, slice, blocks);
     const std::int64_t stage_bytes = std::int64_t{tuning.decode_threads / kWarp} * decode.piece_bytes;
     const std::int64_t stages = std::min<std::int64_t>((limit - bytes) / stage_bytes, kMostStages);
     if (slice > kMostSlice || stages < kFewestStages) continue;
-    // The smallest cluster that fits, or a larger one as long as all of them run at once. A cluster lies in one part
-    // of the chip: not all multiprocessors find one.
-    const std::int64_t resident = std::int64_t{shape.processors} * decode.blocks_per_processor * 15 / 16 / blocks;
+    // The smallest cluster that fits, or a larger one as long as all of them run at once. A cluster lies in
+    // one part of the chip: not all multiprocessors find one.
+    const std::int64_t resident =
+        std::int64_t{shape.processors} * decode.blocks_per_processor * 15 / 16 / blocks;
     if (best && rows * shape.kv_heads > resident) break;
     best = Grid{.x = static_cast<std::uint32_t>(blocks),
                 .y = static_cast<std::uint32_t>(shape.kv_heads),

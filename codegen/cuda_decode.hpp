@@ -1,6 +1,6 @@
-// CudaDecode: sizes of the decode kernel, which answers a row and K/V head in one launch by a cluster of blocks.
-// The emitted source states these numbers, and static_asserts in it check that templates/cuda/decode_layout.cuh
-// agrees.
+// CudaDecode: sizes of the decode kernel, which answers a row and K/V head in one launch by a cluster of
+// blocks. The emitted source states these numbers, and static_asserts in it check that
+// templates/cuda/decode_layout.cuh agrees.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,14 @@
 namespace adamas::codegen {
 
 struct CudaDecode {
-  int terms;          ///< binary columns of a query head come in pairs, one pair a term
-  int piece;          ///< tokens whose codes a warp scores together
+  int terms;  ///< binary columns of a query head come in pairs, one pair a term
+  int piece;  ///< tokens whose codes a warp scores together
   int piece_bytes;
-  int key_steps;      ///< 128-bit pieces of a plane of codes
-  int maxima_words;   ///< of a selection, from which its threshold is bounded
-  int score_bytes;    ///< of a token's score on chip: 2 or 4
-  int blocks_per_processor;    ///< that the registers allow
-  std::int64_t shared_bytes;   ///< of templates/cuda/decode_layout.cuh's DecodeShared
+  int key_steps;              ///< 128-bit pieces of a plane of codes
+  int maxima_words;           ///< of a selection, from which its threshold is bounded
+  int score_bytes;            ///< of a token's score on chip: 2 or 4
+  int blocks_per_processor;   ///< that the registers allow
+  std::int64_t shared_bytes;  ///< of templates/cuda/decode_layout.cuh's DecodeShared
 };
 CudaDecode cuda_decode_of(const Spec&, const Tuning&);
 

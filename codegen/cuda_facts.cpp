@@ -24,9 +24,9 @@ std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   const int slices = tuning.threads / std::min(spec.value_dim / columns, tuning.threads);
   const std::int64_t queries = heads_at_once * spec.head_dim * kFloat;
   const std::int64_t sums = slices * heads_at_once * spec.value_dim * kFloat;
-  return round_up(std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat +
-                      tuning.dense_chunk * kPlace,
-                  16);
+  return round_up(
+      std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat + tuning.dense_chunk * kPlace,
+      16);
 }
 
 /// sizeof(ListShared): queries, then strands.
@@ -34,9 +34,8 @@ std::int64_t list_chunk_bytes(const Spec& spec) {
   constexpr std::int64_t kFloat = 4, kStrands = 8;
   const std::int64_t heads = spec.group / facts_of(spec).selections_per_kv_head;
   const std::int64_t passes = ceil_div(heads, 4), heads_at_once = ceil_div(heads, passes);
-  return round_up(heads_at_once * spec.head_dim * kFloat +
-                      heads_at_once * kStrands * (spec.value_dim + 2) * kFloat,
-                  16);
+  return round_up(
+      heads_at_once * spec.head_dim * kFloat + heads_at_once * kStrands * (spec.value_dim + 2) * kFloat, 16);
 }
 
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of

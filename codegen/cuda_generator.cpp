@@ -17,7 +17,7 @@ namespace adamas::codegen {
 namespace {
 
 constexpr int kWordBytes = 4;
-constexpr int kDecodeThreads = 512;  // a multiprocessor's registers: one block, many warps
+constexpr int kDecodeThreads = 512;      // a multiprocessor's registers: one block, many warps
 constexpr int kOldestArchitecture = 80;  // bf16 conversions
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -44,8 +44,8 @@ struct UnitTemplates {
 constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh",
                                              "cuda/group.cuh", "cuda/hadamard.cuh"};
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
-constexpr std::string_view kDecodePieces[]{"args.h", "cuda/convert.cuh", "cuda/binary_mma.cuh",
-                                           "cuda/element.cuh", "cuda/group.cuh", "cuda/hadamard.cuh"};
+constexpr std::string_view kDecodePieces[]{"args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh",
+                                           "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
 constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh"};
 constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
                                      "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
@@ -53,12 +53,10 @@ constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",        
 constexpr std::string_view kAttend[]{"cuda/row.cuh",     "cuda/place.cuh",
                                      "cuda/partial.cuh", "cuda/list_attention.cuh",
                                      "cuda/attend.cuh",  "cuda/merge.cuh"};
-constexpr std::string_view kDecode[]{"cuda/row.cuh",           "cuda/place.cuh",         "cuda/codes.cuh",
-                                     "cuda/query.cuh",         "cuda/partial.cuh",
-                                     "cuda/list_attention.cuh", "cuda/cluster.cuh",
-                                     "cuda/decode_layout.cuh", "cuda/decode_scan.cuh",
-                                     "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
-                                     "cuda/decode.cuh"};
+constexpr std::string_view kDecode[]{
+    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
+    "cuda/partial.cuh",     "cuda/list_attention.cuh", "cuda/cluster.cuh",       "cuda/decode_layout.cuh",
+    "cuda/decode_scan.cuh", "cuda/decode_select.cuh",  "cuda/decode_attend.cuh", "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit) {
   switch (unit) {
@@ -126,7 +124,8 @@ class CudaGenerator final : public Generator {
     tuning.scan = "popc";
     tuning.scan_tile = 1024;
     // Short chunks spread a budget over many multiprocessors.
-    tuning.chunk = static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
+    tuning.chunk =
+        static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
     tuning.dense_chunk = 256;
     tuning.threads = 256;
     tuning.decode_threads = kDecodeThreads;

@@ -221,7 +221,8 @@ std::string decode_constants(const Spec& spec, const Tuning& tuning) {
 }
 
 /// One multiplication of 16 tokens with a pair of columns of four query heads.
-std::string multiplication(std::string_view sums, std::string_view row, std::string_view row_below, int term) {
+std::string multiplication(std::string_view sums, std::string_view row, std::string_view row_below,
+                           int term) {
   return fmt::format("    count_common_bits({}, {}, {}, columns[{}][step]);\n", sums, row, row_below, term);
 }
 
@@ -233,15 +234,16 @@ std::string dot_rows(int key_planes, int query_bits, int terms) {
     for (int t = 0; t < terms; ++t) {
       const std::string name = fmt::format("c{}_{}", k, t);
       declarations += fmt::format("  int {}[4] = {{0, 0, 0, 0}};\n", name);
-      loop += multiplication(name, fmt::format("codes[{}][step]", k), fmt::format("codes_below[{}][step]", k), t);
+      loop +=
+          multiplication(name, fmt::format("codes[{}][step]", k), fmt::format("codes_below[{}][step]", k), t);
       const auto weight = [&](int plane) { return (plane == query_bits - 1 ? -1 : 1) * (1 << (plane + k)); };
       sum += fmt::format("{}{} * {}[2 * half]", sum.empty() ? "" : " + ", weight(2 * t), name);
       if (2 * t + 1 < query_bits) sum += fmt::format(" + {} * {}[2 * half + 1]", weight(2 * t + 1), name);
     }
   }
   return declarations + "#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n" + loop +
-         "  }\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {\n    score[half] = bias + 2 * (" + sum +
-         ");\n  }\n";
+         "  }\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {\n    score[half] = bias + 2 * (" +
+         sum + ");\n  }\n";
 }
 
 /// manhattan: a key's plane [code >= j] has in common with the query's what the distance loses, and with the
@@ -265,7 +267,8 @@ std::string manhattan_rows(int key_planes, int terms) {
   for (int term = 0; term < terms; ++term) {
     loop += multiplication("sums", fmt::format("row[{}]", term), fmt::format("row_below[{}]", term), term);
   }
-  return "  int sums[4] = {0, 0, 0, 0};\n#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n" + loop +
+  return "  int sums[4] = {0, 0, 0, 0};\n#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n" +
+         loop +
          "  }\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {\n"
          "    score[half] = bias + sums[2 * half] - sums[2 * half + 1];\n  }\n";
 }

@@ -9,8 +9,8 @@
 
 namespace adamas::codegen {
 
-/// Constants, then the functions that the templates of some units call: rotate and bucket_of where vectors are
-/// encoded, score_words in the select unit, score_rows in the decode unit.
+/// Constants, then the functions that the templates of some units call: rotate and bucket_of where vectors
+/// are encoded, score_words in the select unit, score_rows in the decode unit.
 std::string cuda_specialization(const Spec&, const Tuning&, std::span<const Unit> units);
 
 }  // namespace adamas::codegen

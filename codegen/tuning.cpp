@@ -29,7 +29,8 @@ constexpr IntegerRange kScanTiles{64, 65536, 64};
 constexpr IntegerRange kCudaChunks{kCudaChunkStep, 4096, kCudaChunkStep};
 constexpr IntegerRange kCpuChunks{8, 4096, 8};
 constexpr IntegerRange kDenseChunks{8, 65536, 8};
-constexpr IntegerRange kCudaThreads{32, 512, 32};  // beyond, a thread has too few registers for the largest group
+constexpr IntegerRange kCudaThreads{32, 512,
+                                    32};  // beyond, a thread has too few registers for the largest group
 constexpr std::array<int, 4> kCudaDecodeThreads{64, 128, 256, 512};
 constexpr IntegerRange kCpuThreads{0, 0};  // a context's threads are its own: no kernel depends on them
 
@@ -62,14 +63,15 @@ Tuning Tuning::parse(std::string_view text, const Spec& spec, std::string_view t
   read(given, "chunk", tuning.chunk, cuda ? kCudaChunks : kCpuChunks);
   read(given, "dense_chunk", tuning.dense_chunk, kDenseChunks);
   read(given, "threads", tuning.threads, cuda ? kCudaThreads : kCpuThreads);
-  read(given, "decode_threads", tuning.decode_threads, cuda ? Choices(kCudaDecodeThreads) : Choices(kCpuDecodeThreads));
+  read(given, "decode_threads", tuning.decode_threads,
+       cuda ? Choices(kCudaDecodeThreads) : Choices(kCpuDecodeThreads));
   return tuning;
 }
 
 std::string Tuning::text() const {
-  return fmt::format("schedule={} cluster={} scan={} scan_tile={} chunk={} dense_chunk={} threads={} decode_threads={}",
-                     schedule,
-                     cluster, scan, scan_tile, chunk, dense_chunk, threads, decode_threads);
+  return fmt::format(
+      "schedule={} cluster={} scan={} scan_tile={} chunk={} dense_chunk={} threads={} decode_threads={}",
+      schedule, cluster, scan, scan_tile, chunk, dense_chunk, threads, decode_threads);
 }
 
 }  // namespace adamas::codegen

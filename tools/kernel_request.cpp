@@ -23,7 +23,9 @@ void add_kernel_options(CLI::App& command, KernelOptions& options, const std::st
                      "what the kernels are for: key=value ... (default: every default)");
   command.add_option("--target", options.target, target_help + " (default: host)");
   command.add_option("--tuning", options.tuning, "how they work: key=value ... (default: the target's)");
-  command.add_option("--unit", options.units, "only these parts: encode, select, attend, decode (default: all it has)")
+  command
+      .add_option("--unit", options.units,
+                  "only these parts: encode, select, attend, decode (default: all it has)")
       ->delimiter(',')
       ->check(CLI::IsMember(names));
 }
@@ -44,8 +46,8 @@ std::vector<codegen::Unit> chosen_units(const KernelOptions& options, const Kern
   if (options.units.empty()) return units;
   for (const std::string& name : options.units) {
     if (std::ranges::none_of(units, [&](codegen::Unit unit) { return codegen::name(unit) == name; })) {
-      throw Error(ADAMAS_UNSUPPORTED, "unit", name,
-                  "is no part of this kernel set for " + request.target, "leave --unit out to see which are");
+      throw Error(ADAMAS_UNSUPPORTED, "unit", name, "is no part of this kernel set for " + request.target,
+                  "leave --unit out to see which are");
     }
   }
   std::erase_if(units, [&](codegen::Unit unit) {

@@ -99,9 +99,9 @@ class CudaModule final : public Module {
     current.checked();
     const CUresult result = stage == Stage::decode
                                 ? launch_cluster(function, grid, parameters, stream)
-                                : cuda_driver().cuLaunchKernel(function, grid.x, grid.y, grid.z, grid.threads, 1,
-                                                               1, grid.shared_bytes,
-                                                               static_cast<CUstream>(stream), parameters, nullptr);
+                                : cuda_driver().cuLaunchKernel(
+                                      function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes,
+                                      static_cast<CUstream>(stream), parameters, nullptr);
     if (result != CUDA_SUCCESS) {
       check_cuda(
           result, "cuLaunchKernel",

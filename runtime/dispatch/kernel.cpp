@@ -156,8 +156,8 @@ void Kernel::load_units(const std::string& tuning_text) {
   const auto compile_start = Clock::now();
   std::vector<std::future<LoadedUnit>> compiling;
   for (const std::size_t i : missing) {
-    compiling.push_back(std::async(std::launch::async,
-                                   [this, &keys, &names, i] { return load_unit(*context_, keys[i], names[i]); }));
+    compiling.push_back(std::async(
+        std::launch::async, [this, &keys, &names, i] { return load_unit(*context_, keys[i], names[i]); }));
   }
   for (std::size_t n = 0; n < missing.size(); ++n)
     units[missing[n]] = compiling[n].get();

@@ -178,8 +178,8 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true});
   Args args = call_args(plan, plan.workspace(), call);
-  // A row budget below what a short row sees leaves its list to be searched, though not to be attended to: only the
-  // stages do both.
+  // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
+  // only the stages do both.
   const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
   if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
     args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);

@@ -9,8 +9,8 @@ namespace adamas_cuda {
 
 constexpr int kAttendWarps = kThreads / kWarp;
 
-/// How the threads of a block share a chunk of a row that attends to all. More heads than kMostHeadsAtOnce are
-/// taken in passes, so that their sums fit the registers; later passes find keys and values in a cache.
+/// How the threads of a block share a chunk of a row that attends to all. More heads than kMostHeadsAtOnce
+/// are taken in passes, so that their sums fit the registers; later passes find keys and values in a cache.
 struct AttendShape {
   static constexpr int kHeads = kGroup;
   static constexpr int kPasses = (kHeads + kMostHeadsAtOnce - 1) / kMostHeadsAtOnce;
@@ -55,8 +55,8 @@ extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
 /// Consecutive tokens of a row that attends to all.
 struct Chunk {
-  int index;   ///< chunk of the row, in ascending order of position
-  int first;   ///< position
+  int index;  ///< chunk of the row, in ascending order of position
+  int first;  ///< position
   int tokens;
 };
 
@@ -88,8 +88,7 @@ __device__ __forceinline__ void load_places(const Args& args, const Row& row, co
 }
 
 /// Logits of all heads and tokens.
-__device__ __forceinline__ void make_logits(const Args& args, int kv_head, int tokens,
-                                            AttendShared& shared) {
+__device__ __forceinline__ void make_logits(const Args& args, int kv_head, int tokens, AttendShared& shared) {
   using Shape = AttendShape;
   constexpr int kTokensInFlight = Shape::kTokensInFlight;
   constexpr int kLanes = Shape::kKeyLanes, kTokensAtOnce = kThreads / kLanes, kRows = Shape::kHeadsAtOnce;
@@ -167,8 +166,8 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
 #pragma unroll kTokensInFlight
       for (int t = slice; t < chunk.tokens; t += Shape::kSlices) {
         const Place place = shared.places[t];
-        const i64 value = place.page * args.value_page_stride +
-                          place.token * args.value_token_stride + kv_head * args.value_head_stride;
+        const i64 value = place.page * args.value_page_stride + place.token * args.value_token_stride +
+                          kv_head * args.value_head_stride;
         float elements[kColumns];
         load_vector<kKvType>(args.values, value + vector * kColumns, elements);
 #pragma unroll

@@ -18,8 +18,8 @@ __device__ __forceinline__ unsigned cluster_rank() {
 }
 
 /// Every thread of every block of the cluster arrives, then waits for the others. What a thread wrote or read
-/// before it arrived is done; arriving `early` promises nothing but that the block runs and its mailboxes are open,
-/// and is cheaper.
+/// before it arrived is done; arriving `early` promises nothing but that the block runs and its mailboxes are
+/// open, and is cheaper.
 __device__ __forceinline__ void cluster_arrive_early() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
@@ -30,7 +30,8 @@ __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/// In shared memory: counts bytes that other blocks (or this one) send, and lets threads wait for all of them.
+/// In shared memory: counts bytes that other blocks (or this one) send, and lets threads wait for all of
+/// them.
 struct alignas(8) Mailbox {
   unsigned long long state;
 };
@@ -71,7 +72,9 @@ __device__ __forceinline__ void wait_for_mail(Mailbox& mailbox, unsigned deliver
 /// The address that `pointer`, in this block's shared memory, has in block `rank`.
 __device__ __forceinline__ unsigned address_in_block(const void* pointer, unsigned rank) {
   unsigned address;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(pointer)), "r"(rank));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(shared_address(pointer)), "r"(rank));
   return address;
 }
 
@@ -85,10 +88,11 @@ __device__ __forceinline__ void send(unsigned* pointer, unsigned rank, unsigned 
 
 /// The same for four words at a multiple of 16 bytes.
 __device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4& words, Mailbox& mailbox) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                   address_in_block(pointer, rank)),
-               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(address_in_block(&mailbox, rank))
-               : "memory");
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+          address_in_block(pointer, rank)),
+      "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(address_in_block(&mailbox, rank))
+      : "memory");
 }
 
 /// Copies kBytes (4, 8 or 16) from global to shared memory without waiting.

@@ -1,5 +1,5 @@
-// decode: scan, selection and attention of one row and one K/V head in one launch, by the blocks of a cluster.
-// Scores never leave the chip, and blocks talk through each other's shared memory alone.
+// decode: scan, selection and attention of one row and one K/V head in one launch, by the blocks of a
+// cluster. Scores never leave the chip, and blocks talk through each other's shared memory alone.
 #pragma once
 
 #include "templates/cuda/decode_attend.cuh"
@@ -44,10 +44,12 @@ __device__ __forceinline__ Slice slice_of_warp(const Slice& slice, int warp) {
   return {slice.first + begin * kPiece, (end - begin) * kPiece, begin * kPiece};
 }
 
-/// The part of a row's positions that a block scans. It begins where the slot index is a multiple of the grain,
-/// which may be before the first position that the row sees.
-__device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Row& row, const Places& places) {
-  const int base = row.first - static_cast<int>((places.start + static_cast<unsigned>(row.first)) % kSliceGrain);
+/// The part of a row's positions that a block scans. It begins where the slot index is a multiple of the
+/// grain, which may be before the first position that the row sees.
+__device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Row& row,
+                                                const Places& places) {
+  const int base =
+      row.first - static_cast<int>((places.start + static_cast<unsigned>(row.first)) % kSliceGrain);
   const int grains = (row.own + 1 - base + kSliceGrain - 1) / kSliceGrain;
   const int each = (grains + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
   const int begin = min(static_cast<int>(cluster.rank) * each, grains), end = min(begin + each, grains);
@@ -62,7 +64,8 @@ __device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
 }
 
 /// Queries as attention wants them. A barrier must follow.
-__device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head, DecodeShared& shared) {
+__device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head,
+                                             DecodeShared& shared) {
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
 #pragma unroll 1
@@ -129,7 +132,8 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
       unsigned short* const candidates = candidates_of(args, cluster, selection, part);
       unsigned& listed = shared.candidate_counts[selection][part];
       if (delivery == 0) {
-        const unsigned found = list_candidates(part_slice, scores + selection * stride, search, bins, candidates);
+        const unsigned found =
+            list_candidates(part_slice, scores + selection * stride, search, bins, candidates);
         if (lane_index() == 0) listed = found;
       } else if (is_open(search)) {
         count_scores(part_slice, scores + selection * stride, search, bins, candidates, listed);
@@ -154,9 +158,9 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
 
 #pragma unroll 1
   for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
-    const unsigned counts = count_slice(part_slice, scores + selection * stride, shared.search[selection].lowest,
-                                        candidates_of(args, cluster, selection, part),
-                                        shared.candidate_counts[selection][part]);
+    const unsigned counts =
+        count_slice(part_slice, scores + selection * stride, shared.search[selection].lowest,
+                    candidates_of(args, cluster, selection, part), shared.candidate_counts[selection][part]);
     if (lane_index() == 0) shared.list_counts[selection][part] = counts;
   }
   __syncthreads();
@@ -164,8 +168,8 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
     const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;
     int* out = args.positions == nullptr ? nullptr : args.positions + list * kBudget;
-    send_selected(args, cluster, places, part_slice, part, {selection, out}, scores + selection * stride, shared,
-                  status);
+    send_selected(args, cluster, places, part_slice, part, {selection, out}, scores + selection * stride,
+                  shared, status);
   }
   wait_for_mail(shared.list_mail, 0);
 }
@@ -181,8 +185,9 @@ __device__ __forceinline__ void list_all(const Row& row, const Places& places, i
 }
 
 /// What the caller's arrays still lack: counts, the places behind a list, and lists that were not searched.
-__device__ __forceinline__ void complete_selection(const Args& args, const Row& row, int row_index, int kv_head,
-                                                   const Task& task, const Places& places, unsigned& status) {
+__device__ __forceinline__ void complete_selection(const Args& args, const Row& row, int row_index,
+                                                   int kv_head, const Task& task, const Places& places,
+                                                   unsigned& status) {
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
     const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;

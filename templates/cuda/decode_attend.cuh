@@ -1,5 +1,5 @@
-// Attention of the decode kernel: this block's chunks of the lists -> strands -> chunk sums, sent to the block
-// that owns a list's first chunk, which adds them up and writes the output.
+// Attention of the decode kernel: this block's chunks of the lists -> strands -> chunk sums, sent to the
+// block that owns a list's first chunk, which adds them up and writes the output.
 #pragma once
 
 #include "templates/cuda/decode_select.cuh"
@@ -59,7 +59,8 @@ __device__ __forceinline__ void attend_items(const Args& args, int kv_head, cons
       const int following = next_number(number);
       if (following < quads) load_number(args, kv_head, places, first, selected, following, next);
       const int work = number / kQuadsPerStrand, item = work / kStrands;
-      add_quad(args, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce][0], rows, strand);
+      add_quad(args, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce][0], rows,
+               strand);
       if ((number + 1) % kQuadsPerStrand == 0) {
 #pragma unroll
         for (int head = 0; head < kListHeadsAtOnce; ++head) {

@@ -8,11 +8,12 @@
 namespace adamas_cuda {
 
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
-constexpr int kMostBlocks = 8;                    ///< of a cluster
+constexpr int kMostBlocks = 8;  ///< of a cluster
 
 constexpr int kSelections = kSelectionsPerKvHead;
 constexpr int kChunksPerList = (kBudget + kChunk - 1) / kChunk;
-constexpr int kItems = kSelections * kChunksPerList;  ///< chunks of all lists, of which every block has a share
+constexpr int kItems =
+    kSelections * kChunksPerList;  ///< chunks of all lists, of which every block has a share
 
 constexpr int kBins = 256;         ///< of a histogram of scores
 constexpr int kTokensPerLane = 8;  ///< that a lane looks at together, when scores are read back
@@ -21,7 +22,7 @@ constexpr int kCandidates = 256;   ///< tokens that may be selected, of a warp t
 /// Once scores are made, each selection has warps of its own, and each of them a part of the block's slice.
 constexpr int kListWarps = kDecodeWarps / kSelections > 0 ? kDecodeWarps / kSelections : 1;
 constexpr int kListsAtOnce = kDecodeWarps / kListWarps;
-constexpr int kSliceGrain = 64;    ///< tokens; a block's slice begins at a multiple
+constexpr int kSliceGrain = 64;  ///< tokens; a block's slice begins at a multiple
 
 /// Score of a token in shared memory: 0 = not seen, else order key + 1; forced tokens have the largest.
 constexpr int kForcedScore = kKeyForced + 1;
@@ -38,10 +39,10 @@ __device__ __forceinline__ Maximum larger(Maximum a, Maximum b) {
 
 /// Search for the score of the budget's last token: what is known so far.
 struct Search {
-  unsigned lowest, top;  ///< it lies in lowest .. top - 1
-  unsigned shift;        ///< log2 of the width of the next histogram's bins
-  unsigned above;        ///< tokens of the row at or above top
-  unsigned above_before; ///< those of them in the blocks before this one
+  unsigned lowest, top;   ///< it lies in lowest .. top - 1
+  unsigned shift;         ///< log2 of the width of the next histogram's bins
+  unsigned above;         ///< tokens of the row at or above top
+  unsigned above_before;  ///< those of them in the blocks before this one
   // Once lowest + 1 == top:
   unsigned skipped;  ///< of this block's tokens with score `lowest`, so many first ones are not selected
   unsigned first;    ///< place in the list of this block's first selected token
@@ -57,7 +58,8 @@ struct alignas(16) DecodeShared {
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
   Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
   Search search[kSelections];
-  unsigned list_counts[kSelections][kListWarps];  ///< selected tokens; in the upper half those of score `lowest`
+  unsigned list_counts[kSelections]
+                      [kListWarps];  ///< selected tokens; in the upper half those of score `lowest`
   int bias[kGroup];
   float scratch[kDecodeWarps][kRotateScratch];
 };
@@ -119,10 +121,12 @@ __device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const
   return scores_of_block(cluster) + (max(scores, strands) + 15) / 16 * 16;
 }
 
-/// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in order.
-/// More than kCandidates are not listed.
-__device__ __forceinline__ unsigned short* candidates_of(const Args& args, const Cluster& cluster, int selection, int part) {
-  return reinterpret_cast<unsigned short*>(rings_of_block(args, cluster)) + (selection * kListWarps + part) * kCandidates;
+/// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in
+/// order. More than kCandidates are not listed.
+__device__ __forceinline__ unsigned short* candidates_of(const Args& args, const Cluster& cluster,
+                                                         int selection, int part) {
+  return reinterpret_cast<unsigned short*>(rings_of_block(args, cluster)) +
+         (selection * kListWarps + part) * kCandidates;
 }
 static_assert(kSelections * kListWarps * kCandidates * 2 <= kDecodeWarps * 2 * kPieceBytes,
               "candidates outgrow the rings");

@@ -29,8 +29,8 @@ __device__ __forceinline__ unsigned column_bit(int integer, int column) {
 
 /// Query heads -> columns and biases in shared memory, a warp a head.
 /// @param x  query head `warp_index()` of the group, if there is one; used up
-__device__ __forceinline__ void prepare_columns(const Args& args, int row_index, int kv_head, float (&x)[kWords],
-                                                DecodeShared& shared) {
+__device__ __forceinline__ void prepare_columns(const Args& args, int row_index, int kv_head,
+                                                float (&x)[kWords], DecodeShared& shared) {
 #pragma unroll 1
   for (int member = warp_index(); member < kGroup; member += kDecodeWarps) {
     int integers[kWords];
@@ -78,7 +78,9 @@ __device__ __forceinline__ void load_columns(const DecodeShared& shared, int rou
 }
 
 /// Token of a piece that copy i of this lane belongs to; kPiece or more where it has no such copy.
-__device__ __forceinline__ int token_of_copy(int i) { return (i * kWarp + lane_index()) * kCopyBytes / kRowBytes; }
+__device__ __forceinline__ int token_of_copy(int i) {
+  return (i * kWarp + lane_index()) * kCopyBytes / kRowBytes;
+}
 
 /// Keeps a value in registers where the compiler would rather compute it again, in a loop that has no time.
 template <class T>
@@ -90,8 +92,8 @@ __device__ __forceinline__ void keep(T*& pointer) {
 class CodeStream {
  public:
   /// @param seen  tokens that the row sees from the slice's first on; the table need not hold more
-  __device__ __forceinline__ CodeStream(const Args& args, int kv_head, const Places& places, const Slice& slice,
-                                        int seen, unsigned char* ring)
+  __device__ __forceinline__ CodeStream(const Args& args, int kv_head, const Places& places,
+                                        const Slice& slice, int seen, unsigned char* ring)
       : codes_(code_words(args, kv_head, {kPaged ? 0 : places.page, 0})),
         plane_words_(static_cast<int>(args.code_plane_stride / 4)),
         page_words_(static_cast<unsigned>(args.code_page_stride / 4)),
@@ -173,8 +175,8 @@ class CodeStream {
   int tokens_, seen_;  ///< of the slice, in whole pieces; those that the row sees
   unsigned char* ring_;
   int ring_bytes_;
-  int begun_ = 0;                   ///< tokens whose copies have begun
-  int filling_ = 0, reading_ = 0;   ///< stages of the ring, in bytes
+  int begun_ = 0;                  ///< tokens whose copies have begun
+  int filling_ = 0, reading_ = 0;  ///< stages of the ring, in bytes
   int page_[kCopiesOfLane] = {};
 };
 
@@ -211,8 +213,8 @@ __device__ __forceinline__ void adjust_piece(const Row& row, int first, int toke
   }
 }
 
-/// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps. A power of
-/// two, as rows share them out.
+/// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps. A
+/// power of two, as rows share them out.
 static_assert((kDecodeWarps & (kDecodeWarps - 1)) == 0 && (kMaximaWords & (kMaximaWords - 1)) == 0,
               "warps and words of maxima are powers of two");
 __device__ __forceinline__ int maxima_words(const Cluster& cluster) {
@@ -236,7 +238,8 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
     const int selection = round * 4 + lane_index() % 4;
     if (selection >= kSelections) continue;
     unsigned* to =
-        &shared.maxima[selection][(static_cast<int>(cluster.rank) * kDecodeWarps + warp_index()) * words + place];
+        &shared.maxima[selection]
+                      [(static_cast<int>(cluster.rank) * kDecodeWarps + warp_index()) * words + place];
     // Rows that agree on a word share out the blocks.
     for (unsigned block = row / words; block < cluster.blocks; block += kRowsPerGroup / words) {
       send(to, block, maximum, shared.maxima_mail);
@@ -287,8 +290,8 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
         }
         const int selection = kSelections == 1 ? lane_index() % 4 : round * 4 + lane_index() % 4;
         if (selection < kSelections) {
-          Score* const to = reinterpret_cast<Score*>(scores + selection * stride) + slice.offset + done + pair +
-                            lane_index() / 4;
+          Score* const to = reinterpret_cast<Score*>(scores + selection * stride) + slice.offset + done +
+                            pair + lane_index() / 4;
           to[0] = static_cast<Score>(score[0]);
           to[kRowsPerGroup] = static_cast<Score>(score[1]);
         }

@@ -1,8 +1,8 @@
 // Selection of the decode kernel: scores -> lists of slots in the blocks that attend to them. Every block of
 // the cluster counts its scores in a histogram, all exchange theirs, and each finds out what is the score of
 // the budget's last token, how many equal ones are its own to select, and where its tokens stand in the list.
-// Integers all along, so the answer does not depend on who comes first. The histogram begins at a lower bound,
-// the budget's largest of many maxima, so that few scores need to be counted.
+// Integers all along, so the answer does not depend on who comes first. The histogram begins at a lower
+// bound, the budget's largest of many maxima, so that few scores need to be counted.
 #pragma once
 
 #include "templates/cuda/decode_scan.cuh"
@@ -57,7 +57,8 @@ __device__ __forceinline__ void bound_threshold(const Cluster& cluster, int sele
   if (lane_index() == 0) {
     const unsigned lowest = max(reached, 1u);  // 0 is no token
     const int bits = 32 - __clz(static_cast<int>(max(most, lowest) - lowest));
-    shared.search[selection] = {lowest, kForcedScore + 1, static_cast<unsigned>(max(bits - 8, 0)), 0, 0, 0, 0};
+    shared.search[selection] = {lowest, kForcedScore + 1, static_cast<unsigned>(max(bits - 8, 0)), 0, 0, 0,
+                                0};
   }
 }
 
@@ -93,8 +94,9 @@ __device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores,
     constexpr unsigned kTops = 0x80008000u;  // survive where a half is not below
     const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
     const unsigned bounds = bound * 0x10001u;
-    const unsigned tops = (((words.x | kTops) - bounds) & kTops) >> 15 | (((words.y | kTops) - bounds) & kTops) >> 13 |
-                          (((words.z | kTops) - bounds) & kTops) >> 11 | (((words.w | kTops) - bounds) & kTops) >> 9;
+    const unsigned tops =
+        (((words.x | kTops) - bounds) & kTops) >> 15 | (((words.y | kTops) - bounds) & kTops) >> 13 |
+        (((words.z | kTops) - bounds) & kTops) >> 11 | (((words.w | kTops) - bounds) & kTops) >> 9;
     return (tops | tops >> 15) & 0xffu;
   } else {
     unsigned score[kTokensPerLane], mask = 0;
@@ -160,8 +162,9 @@ __device__ __forceinline__ unsigned list_candidates(const Slice& slice, const un
 }
 
 /// Counts the scores of a warp's slice in a later histogram.
-__device__ __forceinline__ void count_scores(const Slice& slice, const unsigned char* scores, const Search& search,
-                                             unsigned* bins, const unsigned short* candidates, unsigned listed) {
+__device__ __forceinline__ void count_scores(const Slice& slice, const unsigned char* scores,
+                                             const Search& search, unsigned* bins,
+                                             const unsigned short* candidates, unsigned listed) {
   if (listed <= kCandidates) {
 #pragma unroll 1
     for (unsigned i = lane_index(); i < listed; i += kWarp) {
@@ -185,7 +188,8 @@ __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& 
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
       const uint2 two = *reinterpret_cast<const uint2*>(&shared.bins[selection][first + 2 * pair]);
-      pairs[pair] = min(two.x, static_cast<unsigned>(kBudget)) | min(two.y, static_cast<unsigned>(kBudget)) << 16;
+      pairs[pair] = min(two.x, static_cast<unsigned>(kBudget)) | min(two.y, static_cast<unsigned>(kBudget))
+                                                                     << 16;
     }
     auto* to = reinterpret_cast<uint4*>(&shared.inbox[selection][cluster.rank][first]);
 #pragma unroll 1
@@ -275,7 +279,8 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
 }
 
 /// Tokens of a lane's vector that are above the threshold, and in the upper half those equal to it.
-__device__ __forceinline__ unsigned count_selected(const unsigned (&score)[kTokensPerLane], unsigned threshold) {
+__device__ __forceinline__ unsigned count_selected(const unsigned (&score)[kTokensPerLane],
+                                                   unsigned threshold) {
   unsigned counts = 0;
 #pragma unroll
   for (const unsigned s : score) {
@@ -349,8 +354,8 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
   const unsigned threshold = search.lowest, skipped = search.skipped, first = search.first;
   // Above and equal, in this block's earlier tokens.
   static_assert(kListWarps <= kWarp, "a lane adds a part's counts");
-  unsigned before = static_cast<unsigned>(
-      sum_over_warp(static_cast<int>(lane_index() < part ? shared.list_counts[to.selection][lane_index()] : 0u)));
+  unsigned before = static_cast<unsigned>(sum_over_warp(
+      static_cast<int>(lane_index() < part ? shared.list_counts[to.selection][lane_index()] : 0u)));
   const unsigned listed = shared.candidate_counts[to.selection][part];
   if (listed <= kCandidates) {
     const unsigned short* candidates = candidates_of(args, cluster, to.selection, part);
@@ -391,8 +396,8 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
       const unsigned s = load_score(scores, slice.offset + token + i);
       if (s > threshold || (s == threshold && equal >= skipped)) {
         const unsigned taken = equal > skipped ? equal - skipped : 0;
-        send_token(args, cluster, places, to, static_cast<int>(first + above + taken), slice.first + token + i,
-                   shared, status);
+        send_token(args, cluster, places, to, static_cast<int>(first + above + taken),
+                   slice.first + token + i, shared, status);
       }
       above += s > threshold;
       equal += s == threshold;

@@ -50,7 +50,8 @@ __device__ __forceinline__ void widen_pair(unsigned word, float* out) {
   out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));
 }
 
-/// Eight consecutive 16-bit elements from `index` on, as they lie in memory. Their address is a multiple of 16.
+/// Eight consecutive 16-bit elements from `index` on, as they lie in memory. Their address is a multiple
+/// of 16.
 __device__ __forceinline__ uint4 load_raw(const void* base, i64 index) {
   return __ldg(reinterpret_cast<const uint4*>(static_cast<const unsigned short*>(base) + index));
 }

@@ -1,6 +1,7 @@
 // Attention over listed tokens, in an order that Spec and Tuning fix, whatever launch does it: a list is cut
 // into chunks of kChunk tokens, a chunk into quads of 4 tokens, and quads are dealt to kStrands strands. A
-// warp works through a strand; the strands of a chunk are added in order, then the chunks of a list in theirs.
+// warp works through a strand; the strands of a chunk are added in order, then the chunks of a list in
+// theirs.
 #pragma once
 
 #include "templates/cuda/element.cuh"
@@ -27,8 +28,8 @@ constexpr int kListHeadsAtOnce = (kHeadsPerList + kListPasses - 1) / kListPasses
 /// float32 queries of a pass, zeros for what the last one has too many.
 using PassQueries = float[kListHeadsAtOnce][kHeadDim];
 
-/// The queries of heads done .. of the list whose heads begin at `first_head`. By kBlockThreads threads; a barrier
-/// must follow.
+/// The queries of heads done .. of the list whose heads begin at `first_head`. By kBlockThreads threads; a
+/// barrier must follow.
 template <int kBlockThreads>
 __device__ __forceinline__ void load_pass_queries(const Args& args, int row_index, int first_head, int done,
                                                   PassQueries& queries) {
@@ -165,8 +166,8 @@ __device__ __forceinline__ void add_quad(const Args& args, const float* queries,
   }
 }
 
-/// Adds two lanes' values, `distance` apart, for two columns at once: a lane gets that of `upper` where bit `distance` of
-/// its index is set, else that of `lower`.
+/// Adds two lanes' values, `distance` apart, for two columns at once: a lane gets that of `upper` where bit
+/// `distance` of its index is set, else that of `lower`.
 __device__ __forceinline__ float exchange_halves(float lower, float upper, int distance) {
   const bool is_upper = (lane_index() & distance) != 0;
   const float sent = is_upper ? lower : upper, kept = is_upper ? upper : lower;

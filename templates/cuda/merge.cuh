@@ -22,8 +22,8 @@ struct MergeShared {
 __device__ __forceinline__ int chunks_of_row(const Args& args, const Row& row, int row_index,
                                              int query_head) {
   if (has_dense_chunks(args, row)) return min((row.visible + kDenseChunk - 1) / kDenseChunk, args.chunks);
-  const int tokens = attends_to_all(args, row) ? row.visible
-                                               : selected_tokens(args, row_index, query_head / kHeadsPerList);
+  const int tokens =
+      attends_to_all(args, row) ? row.visible : selected_tokens(args, row_index, query_head / kHeadsPerList);
   return (tokens + kChunk - 1) / kChunk;
 }
 

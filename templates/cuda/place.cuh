@@ -25,11 +25,11 @@ __device__ __forceinline__ i64 clamp_index(i64 value, i64 limit, unsigned& statu
 
 /// How the positions of one sequence become places. Made once a row: what follows is 32-bit arithmetic.
 struct Places {
-  const int* table;    ///< the sequence's row of the block table
-  unsigned start;      ///< slot index of position 0 in the sequence
-  unsigned last;       ///< last valid slot index
-  int last_page;       ///< of the cache
-  int page;            ///< contiguous: where the sequence lies
+  const int* table;  ///< the sequence's row of the block table
+  unsigned start;    ///< slot index of position 0 in the sequence
+  unsigned last;     ///< last valid slot index
+  int last_page;     ///< of the cache
+  int page;          ///< contiguous: where the sequence lies
 };
 
 __device__ __forceinline__ Places places_of_sequence(const Args& args, int sequence, unsigned& status) {

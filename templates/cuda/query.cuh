@@ -37,7 +37,8 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
 }
 
 /// A query head, by a warp: element 32 j + lane in register j.
-__device__ __forceinline__ void load_query(const Args& args, int row_index, int query_head, float (&x)[kWords]) {
+__device__ __forceinline__ void load_query(const Args& args, int row_index, int query_head,
+                                           float (&x)[kWords]) {
   const i64 query = row_index * args.query_row_stride + query_head * args.query_head_stride;
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
@@ -45,7 +46,8 @@ __device__ __forceinline__ void load_query(const Args& args, int row_index, int 
   }
 }
 
-/// Integers or codes of one query head, as they lie in `x`. Written to query_codes too, if the caller wants them.
+/// Integers or codes of one query head, as they lie in `x`. Written to query_codes too, if the caller wants
+/// them.
 /// @param x        the query; rotated on return
 /// @param scratch  2 kHeadDim floats of shared memory of this warp, if rotate needs them
 __device__ __forceinline__ void query_integers(const Args& args, int row_index, int query_head,

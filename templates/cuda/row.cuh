@@ -45,8 +45,8 @@ __device__ __forceinline__ bool needs_no_lists(const Args& args, const Row& row)
   return args.skip_short_rows != 0 && attends_to_all(args, row);
 }
 
-/// Whether that is more than a list holds, so that the row is cut into dense chunks. Other rows that attend to
-/// all are lists of all they see.
+/// Whether that is more than a list holds, so that the row is cut into dense chunks. Other rows that attend
+/// to all are lists of all they see.
 __device__ __forceinline__ bool has_dense_chunks(const Args& args, const Row& row) {
   return args.all_tokens != 0 || (attends_to_all(args, row) && row.visible > kBudget);
 }

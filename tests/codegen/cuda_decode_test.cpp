@@ -29,7 +29,7 @@ TEST_CASE("cuda decode: which kernel sets have it") {
   CHECK(has_decode(""));
   CHECK(has_decode("", "", "sm_90"));
   CHECK_FALSE(has_decode("", "schedule=stages"));
-  CHECK_FALSE(has_decode("", "", "sm_80"));   // no clusters
+  CHECK_FALSE(has_decode("", "", "sm_80"));    // no clusters
   CHECK_FALSE(has_decode("", "", "sm_100a"));  // binary tensor-core operations are emulated
   CHECK(has_decode("", "schedule=cluster", "sm_100a"));
   CHECK(has_decode("group=8"));
@@ -59,8 +59,9 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
 }
 
 TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a block") {
-  for (const char* spec : {"", "group=8 budget=1024", "group=12 scope=kv_head", "head_dim=80 group=5 buckets=16 query_bits=8",
-                           "head_dim=256 estimator=manhattan query_rows=3"}) {
+  for (const char* spec :
+       {"", "group=8 budget=1024", "group=12 scope=kv_head", "head_dim=80 group=5 buckets=16 query_bits=8",
+        "head_dim=256 estimator=manhattan query_rows=3"}) {
     CAPTURE(spec);
     for (const std::int64_t tokens : {1, 64, 1000, 8192, 32768}) {
       CAPTURE(tokens);

@@ -43,8 +43,11 @@ TEST_CASE("a key overrides its default and no other") {
   CHECK(Tuning::parse("chunk=96", Spec{}, "sm_90a") == expected);
 
   const Tuning all =
-      Tuning::parse("threads=96 dense_chunk=1024 chunk=64 scan_tile=640 scan=popc cluster=0 schedule=stages", Spec{}, "sm_80");
-  CHECK(all.text() == "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96 decode_threads=512");
+      Tuning::parse("threads=96 dense_chunk=1024 chunk=64 scan_tile=640 scan=popc cluster=0 schedule=stages",
+                    Spec{}, "sm_80");
+  CHECK(all.text() ==
+        "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96 "
+        "decode_threads=512");
   CHECK(Tuning::parse("scan=table threads=0", Spec{}, "x86-64-v3").scan == "table");
 }
 

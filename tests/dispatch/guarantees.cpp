@@ -86,7 +86,7 @@ void check_counters(const Context& context) {
         static_cast<std::uint64_t>(problem.slots) * problem.shape.kv_heads);
 
   const auto heads = static_cast<std::uint64_t>(problem.query_heads());
-  Counters step{}, dense{};   // of one call
+  Counters step{}, dense{};  // of one call
   std::uint64_t short_tokens = 0;
   for (const Sequence& sequence : batch) {
     for (int row = 0; row < 2; ++row) {
