@@ -20,7 +20,7 @@ constexpr int kFewestStages = 2,
               kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
 constexpr int kStrands = 8;
 constexpr int kSliceGrain = 64;
-constexpr std::int64_t kMostSlice = 61440;  // tokens that 16-bit counts can count
+constexpr std::int64_t kMostSlice = 131072;  // tokens; a warp lists those of at most half in 16 bits
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {

@@ -58,8 +58,7 @@ struct alignas(16) DecodeShared {
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
   Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
   Search search[kSelections];
-  unsigned list_counts[kSelections]
-                      [kListWarps];  ///< selected tokens; in the upper half those of score `lowest`
+  unsigned list_counts[kSelections][kListWarps];  ///< see count_of_score
   int bias[kGroup];
   float scratch[kDecodeWarps][kRotateScratch];
 };

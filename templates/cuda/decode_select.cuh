@@ -278,13 +278,23 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
   if (lane_index() == 0) shared.search[selection] = search;
 }
 
-/// Tokens of a lane's vector that are above the threshold, and in the upper half those equal to it.
+/// Two counts in one word: tokens above the threshold, fewer than the budget, and from this bit on those
+/// equal to it.
+constexpr int kEqualBit = 12;
+constexpr unsigned kAboveMask = (1u << kEqualBit) - 1;
+static_assert(kBudget <= kAboveMask, "tokens above the threshold fit their part of the word");
+
+__device__ __forceinline__ unsigned count_of_score(unsigned score, unsigned threshold) {
+  return score > threshold ? 1u : score == threshold ? 1u << kEqualBit : 0u;
+}
+
+/// Both counts of a lane's vector.
 __device__ __forceinline__ unsigned count_selected(const unsigned (&score)[kTokensPerLane],
                                                    unsigned threshold) {
   unsigned counts = 0;
 #pragma unroll
   for (const unsigned s : score) {
-    counts += s > threshold ? 1u : s == threshold ? 1u << 16 : 0u;
+    counts += count_of_score(s, threshold);
   }
   return counts;
 }
@@ -297,8 +307,7 @@ __device__ __forceinline__ unsigned count_slice(const Slice& slice, const unsign
   if (listed <= kCandidates) {
 #pragma unroll 1
     for (unsigned i = lane_index(); i < listed; i += kWarp) {
-      const unsigned score = load_score(scores, slice.offset + candidates[i]);
-      counts += score > threshold ? 1u : score == threshold ? 1u << 16 : 0u;
+      counts += count_of_score(load_score(scores, slice.offset + candidates[i]), threshold);
     }
   } else {
 #pragma unroll 1
@@ -359,7 +368,7 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
   const unsigned listed = shared.candidate_counts[to.selection][part];
   if (listed <= kCandidates) {
     const unsigned short* candidates = candidates_of(args, cluster, to.selection, part);
-    unsigned above_before = before & 0xffffu, equal_before = before >> 16;
+    unsigned above_before = before & kAboveMask, equal_before = before >> kEqualBit;
 #pragma unroll 1
     for (unsigned start = 0; start < listed; start += kWarp) {
       const unsigned i = start + lane_index();
@@ -388,7 +397,7 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
     if (__ballot_sync(kAllLanes, mine != 0) == 0) continue;
     const unsigned up_to = inclusive_sum_over_warp(mine);
     const unsigned earlier = before + up_to - mine;
-    unsigned above = earlier & 0xffffu, equal = earlier >> 16;
+    unsigned above = earlier & kAboveMask, equal = earlier >> kEqualBit;
     before += __shfl_sync(kAllLanes, up_to, kWarp - 1);
     if (mine == 0) continue;
 #pragma unroll 1

@@ -43,7 +43,9 @@ std::vector<float> read_floats(const DeviceMemory& memory, oracle::Format format
 }
 
 void check_rows(const std::vector<double>& want, const std::vector<float>& got, int row_elements,
-                std::size_t first_row, double tolerance, const char* what) {
+                std::size_t first_row, oracle::Format format, const char* what) {
+  // A row that a large sink logit leaves next to nothing is made of numbers below the normal ones of f16.
+  const double rounding = std::sqrt(row_elements) * oracle::smallest_step(format) / 2;
   for (std::size_t row = 0; row * row_elements < want.size(); ++row) {
     double difference = 0, size = 0;
     for (int i = 0; i < row_elements; ++i) {
@@ -57,7 +59,7 @@ void check_rows(const std::vector<double>& want, const std::vector<float>& got, 
     if (size == 0) {
       CHECK(difference == 0);
     } else {
-      CHECK(std::sqrt(difference / size) <= tolerance);
+      CHECK(std::sqrt(difference) <= oracle::tolerance(format) * std::sqrt(size) + rounding);
     }
   }
 }
@@ -373,7 +375,6 @@ class Run {
   }
 
   void check_attention(const DeviceMemory& codes) {
-    const double tolerance = oracle::tolerance(config_.out_type);
     const struct {
       Operation operation;
       const char* name;
@@ -400,7 +401,7 @@ class Run {
           want = oracle::dense(config_, oracle_call, queries, keys, values);
         }
         const auto first = static_cast<std::size_t>(b) * spec_.query_rows * query_heads_;
-        check_rows(want.out, out, spec_.value_dim, first, tolerance, name);
+        check_rows(want.out, out, spec_.value_dim, first, config_.out_type, name);
         if (spec_.lse) check_lse(want.lse, lse, first, name);
       }
     }

@@ -104,4 +104,16 @@ double tolerance(Format format) {
   throw std::logic_error("oracle: unknown number format");
 }
 
+double smallest_step(Format format) {
+  switch (format) {
+    case Format::kF16:
+      return std::ldexp(1.0, -24);
+    case Format::kBF16:
+      return std::ldexp(1.0, -133);
+    case Format::kF32:
+      return std::ldexp(1.0, -149);
+  }
+  throw std::logic_error("oracle: unknown number format");
+}
+
 }  // namespace adamas::oracle

@@ -27,4 +27,8 @@ std::vector<float> unpack16(Format format, const std::vector<uint16_t>& bits);
 /// Largest relative L2 error of one output row that the contract allows for this output format.
 double tolerance(Format format);
 
+/// Distance between neighbours among the smallest numbers of `format`: a value below its normal numbers is
+/// rounded by up to half of it, however small the value, so a relative bound alone cannot hold there.
+double smallest_step(Format format);
+
 }  // namespace adamas::oracle
