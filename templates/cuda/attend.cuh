@@ -247,7 +247,8 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
   const Places places = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
-    load_pass_queries<kThreads>(args, row_index, first_head, done, shared.queries);
+    load_pass_queries(args, row_index, first_head, done, static_cast<int>(threadIdx.x), kThreads,
+                      shared.queries);
     __syncthreads();
 #pragma unroll 1
     for (int number = warp_index(); number < kStrands; number += kAttendWarps) {

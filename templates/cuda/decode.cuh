@@ -63,15 +63,18 @@ __device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
   return {slice.first + begin * kTokensPerLane, (end - begin) * kTokensPerLane, begin * kTokensPerLane};
 }
 
-/// Queries as attention wants them. A barrier must follow.
-__device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head,
+/// Queries as attention wants them, by the warps from `first_warp` on. A barrier must follow.
+__device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head, int first_warp,
                                              DecodeShared& shared) {
+  const int threads = (kDecodeWarps - first_warp) * kWarp;
+  const int thread = static_cast<int>(threadIdx.x) - first_warp * kWarp;
+  if (thread < 0) return;
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
 #pragma unroll 1
     for (int pass = 0; pass < kListPasses; ++pass) {
-      load_pass_queries<kDecodeThreads>(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
-                                        pass * kListHeadsAtOnce, shared.queries[selection][pass]);
+      load_pass_queries(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
+                        pass * kListHeadsAtOnce, thread, threads, shared.queries[selection][pass]);
     }
   }
 }
@@ -94,7 +97,8 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   for (int stage = 1; stage < args.ring_stages; ++stage) {
     stream.begin_piece(status);
   }
-  load_queries(args, row_index, kv_head, shared);
+  // Warps without a query head to prepare make the queries ready for attention.
+  load_queries(args, row_index, kv_head, kGroup < kDecodeWarps ? kGroup : 0, shared);
   prepare_columns(args, row_index, kv_head, query, shared);
   __syncthreads();
   cluster_wait();
@@ -230,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   if (task.scans) {
     select_tokens(args, cluster, row, row_index, kv_head, task, places, shared, scratch, status);
   } else {
-    load_queries(args, row_index, kv_head, shared);
+    load_queries(args, row_index, kv_head, 0, shared);
     list_all(row, places, first, past, task.selected, status);
     cluster_wait();
     let_next_kernel_start();

@@ -28,30 +28,33 @@ __device__ __forceinline__ void bound_threshold(const Cluster& cluster, int sele
                                                 DecodeShared& shared) {
   const int filled = maxima_words(cluster) * kDecodeWarps << cluster.log2_blocks;
   Maximum maxima[kMaximaWords / kWarp];
-  Maximum largest = 0;
+  unsigned most = 0, least = ~0u;
 #pragma unroll
   for (int i = 0; i < kMaximaWords / kWarp; ++i) {
     const int word = i * kWarp + lane_index();
-    maxima[i] = word < filled ? shared.maxima[selection][word] : 0;
-    largest = larger(largest, maxima[i]);
+    const Maximum maximum = word < filled ? shared.maxima[selection][word] : 0;
+    const unsigned low = kNarrowScores ? maximum & 0xffffu : maximum;
+    const unsigned high = kNarrowScores ? maximum >> 16 : maximum;
+    most = max(most, max(low, high));
+    if (word < filled) least = min(least, min(low, high));
+    maxima[i] = maximum;
   }
-#pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    largest = larger(largest, __shfl_xor_sync(kAllLanes, largest, distance));
-  }
-  const unsigned most = kNarrowScores ? max(largest & 0xffffu, largest >> 16) : largest;
-  // At least `wanted` maxima, hence tokens, reach `reached`; fewer reach `missed`.
+  most = __reduce_max_sync(kAllLanes, most);
+  least = max(__reduce_min_sync(kAllLanes, least), 1u);
+  // At least `wanted` maxima, hence tokens, reach `reached`; fewer reach `missed`. A few more than wanted
+  // will do.
   unsigned reached = 0, missed = most + 1;
-  if (count_maxima(maxima, 1) >= wanted) {
-    reached = 1;
+  const int enough = wanted + wanted / 8;
+  int reaching = most == 0 ? 0 : count_maxima(maxima, least);
+  if (reaching >= wanted) reached = least;
 #pragma unroll 1
-    while (missed - reached > 4) {  // close enough
-      const unsigned middle = (reached + missed) / 2;
-      if (count_maxima(maxima, middle) >= wanted) {
-        reached = middle;
-      } else {
-        missed = middle;
-      }
+  while (reached != 0 && reaching > enough && missed - reached > 1) {
+    const unsigned middle = (reached + missed) / 2;
+    const int count = count_maxima(maxima, middle);
+    if (count >= wanted) {
+      reached = middle, reaching = count;
+    } else {
+      missed = middle;
     }
   }
   if (lane_index() == 0) {

@@ -28,13 +28,12 @@ constexpr int kListHeadsAtOnce = (kHeadsPerList + kListPasses - 1) / kListPasses
 /// float32 queries of a pass, zeros for what the last one has too many.
 using PassQueries = float[kListHeadsAtOnce][kHeadDim];
 
-/// The queries of heads done .. of the list whose heads begin at `first_head`. By kBlockThreads threads; a
-/// barrier must follow.
-template <int kBlockThreads>
+/// The queries of heads done .. of the list whose heads begin at `first_head`. By `threads` threads, of which
+/// this is number `thread`; a barrier must follow.
 __device__ __forceinline__ void load_pass_queries(const Args& args, int row_index, int first_head, int done,
-                                                  PassQueries& queries) {
+                                                  int thread, int threads, PassQueries& queries) {
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kListHeadsAtOnce * kHeadDim; i += kBlockThreads) {
+  for (int i = thread; i < kListHeadsAtOnce * kHeadDim; i += threads) {
     const int head = done + i / kHeadDim, element = i % kHeadDim;
     const i64 query = row_index * args.query_row_stride + (first_head + head) * args.query_head_stride;
     queries[i / kHeadDim][element] =
