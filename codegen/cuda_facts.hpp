@@ -17,6 +17,8 @@ struct CudaFacts {
   int prepared_bytes;  ///< of one prepared query, a multiple of 64
   int words_at_once;   ///< words of a plane that the scan keeps in registers
   int rotate_scratch;  ///< floats of shared memory a warp needs to rotate a vector; 1 if none
+  bool keys_in_lanes;  ///< whether encode keeps a word of a key in a lane, see templates/cuda/encode.cuh
+  int slots_per_warp;  ///< that a warp of encode, export and import works through
   int digits;          ///< radix passes of the selection
   int digit_bits;      ///< of one digit of an order key
 };
@@ -24,8 +26,8 @@ CudaFacts cuda_facts_of(const Spec&);
 
 /// Threads and work of the kernels that Tuning leaves alone.
 inline constexpr int kCudaEncodeThreads = 256;
-inline constexpr int kCudaSlotsPerWarp = 4;
-inline constexpr int kCudaChunkStep = 32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh
+inline constexpr int kCudaChunkStep =
+    32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh
 inline constexpr int kCudaPrepareThreads = 128;
 inline constexpr int kCudaMergeThreads = 256;   ///< at least value_dim / 2
 inline constexpr int kCudaMostHeadsAtOnce = 8;  ///< query heads for which attend keeps sums in registers

@@ -156,7 +156,7 @@ class CudaGenerator final : public Generator {
 
   Grid grid(Stage stage, const Spec& spec, const Tuning& tuning, const Shape& shape) const override {
     constexpr std::int64_t kLimitX = std::numeric_limits<std::int32_t>::max(), kLimitYz = 65535;
-    constexpr int kSlotsPerBlock = kCudaEncodeThreads / 32 * kCudaSlotsPerWarp;
+    const int slots_per_block = kCudaEncodeThreads / 32 * cuda_facts_of(spec).slots_per_warp;
     const auto threads = static_cast<std::uint32_t>(tuning.threads);
     const std::int64_t per_kv_head = facts_of(spec).selections_per_kv_head;
     const std::uint32_t kv_heads = grid_dimension("kv_heads", shape.kv_heads, kLimitYz);
@@ -169,7 +169,7 @@ class CudaGenerator final : public Generator {
       case Stage::encode:
       case Stage::export_codes:
       case Stage::import_codes:
-        return {grid_dimension("count", ceil_div(shape.slots, kSlotsPerBlock), kLimitX), kv_heads, 1,
+        return {grid_dimension("count", ceil_div(shape.slots, slots_per_block), kLimitX), kv_heads, 1,
                 kCudaEncodeThreads, 0};
       case Stage::prepare_query:
         return {1, kv_heads, rows, kCudaPrepareThreads, 0};

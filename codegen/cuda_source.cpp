@@ -70,7 +70,8 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kDenseChunk", tuning.dense_chunk);
   text += integer("kThreads", tuning.threads);
   text += integer("kEncodeThreads", kCudaEncodeThreads);
-  text += integer("kSlotsPerWarp", kCudaSlotsPerWarp);
+  text += integer("kSlotsPerWarp", cuda.slots_per_warp);
+  text += boolean("kKeysInLanes", cuda.keys_in_lanes);
   text += integer("kPrepareThreads", kCudaPrepareThreads);
   text += integer("kMergeThreads", kCudaMergeThreads);
   text += integer("kMostHeadsAtOnce", kCudaMostHeadsAtOnce);
@@ -122,6 +123,14 @@ std::string rotate(const Spec& spec) {
   if (factors.order > 1) {
     text += fmt::format("  mix<{}, {}, kHeadDim>(x, kHadamardSigns, scratch);\n", factors.order,
                         1 << factors.log2);
+  }
+  text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
+  text +=
+      "\n/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 "
+      "stages alone.\n"
+      "__device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {\n";
+  for (int k = 0; k < factors.log2; ++k) {
+    text += fmt::format("  lane_butterfly<{}>(x);\n", 1 << k);
   }
   text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
   return text;

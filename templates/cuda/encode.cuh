@@ -1,4 +1,5 @@
-// encode: stored keys -> codes. A warp rotates, bucketizes and packs kSlotsPerWarp keys of one K/V head.
+// encode: stored keys -> codes. A warp rotates, bucketizes and packs kSlotsPerWarp keys of one K/V head: all
+// at once, a word of a key in each lane, where the Spec allows; else one after the other.
 // export_codes, import_codes: codes <-> one byte an element.
 #pragma once
 
@@ -7,6 +8,7 @@
 namespace adamas_cuda {
 
 constexpr int kEncodeWarps = kEncodeThreads / kWarp;
+constexpr int kEncodeBlocksPerProcessor = kKeysInLanes ? 5 : 1;  ///< enough to hide a key's way from memory
 
 /// First item of this warp in a call over slots.
 __device__ __forceinline__ i64 first_item() {
@@ -24,15 +26,72 @@ __device__ __forceinline__ void load_key(const Args& args, int kv_head, Place pl
   }
 }
 
-/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
-extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
-    adamas_encode(const __grid_constant__ Args args) {
-  __shared__ float scratch[kEncodeWarps][kRotateScratch];
-  const int kv_head = static_cast<int>(blockIdx.y);
-  float thresholds[kBuckets - 1];
-  load_thresholds(args.key_thresholds, kv_head, thresholds);
+/// `bits` moved up by one, and below them the sign of `value`. For bound - x that is x > bound, half as many
+/// instructions as a comparison and its bit: differences of different numbers are not 0, those of equal ones
+/// are +0, and a NaN that the hardware makes has no sign.
+__device__ __forceinline__ unsigned append_sign(unsigned bits, float value) {
+  return __funnelshift_l(__float_as_uint(value), bits, 1);
+}
 
-  unsigned status = 0, encoded = 0;
+/// Encodes the warp's keys at once: lane kWords k + w has word w of key k.
+/// @return how many keys there were
+__device__ __forceinline__ unsigned encode_in_lanes(const Args& args, int kv_head,
+                                                    const float (&thresholds)[kBuckets - 1],
+                                                    unsigned& status) {
+  const int word = lane_index() % kWords;
+  const Place place = place_of_item(args, first_item() + lane_index() / kWords, status);
+  const bool exists = place.page >= 0;
+  const i64 key = place.page * args.key_page_stride + place.token * args.key_token_stride +
+                  kv_head * args.key_head_stride + word * kWarp;
+  uint4 raw[kWarp / 8] = {};
+#pragma unroll
+  for (int v = 0; v < kWarp / 8; ++v) {
+    if (exists) raw[v] = load_raw(args.keys, key + v * 8);
+  }
+  float x[kWarp];
+#pragma unroll
+  for (int v = 0; v < kWarp / 8; ++v) {
+    float eight[8];
+    widen_vector<kKvType>(raw[v], eight);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      x[v * 8 + i] = eight[i];
+    }
+  }
+  rotate_in_lanes(x);
+  // A code counts the thresholds below its element: here the 32 counts of a word at once, a bit a plane.
+  unsigned planes[kPlanes] = {};
+#pragma unroll
+  for (const float threshold : thresholds) {
+    const float bound = __fadd_rn(threshold, 0.0f);  // -0 would make a difference of -0 from 0
+    unsigned carry = 0;
+#pragma unroll
+    for (int e = kWarp - 1; e >= 0; --e) {
+      carry = append_sign(carry, __fsub_rn(bound, x[e]));
+    }
+#pragma unroll
+    for (unsigned& plane : planes) {
+      const unsigned both = plane & carry;
+      plane ^= carry;
+      carry = both;
+    }
+  }
+  if (exists) {
+    unsigned* const first = code_words(args, kv_head, place) + word;
+#pragma unroll
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      *plane_of(args, first, plane) = planes[plane];
+    }
+  }
+  return static_cast<unsigned>(__popc(__ballot_sync(kAllLanes, exists && word == 0)));
+}
+
+/// Encodes the warp's keys one after the other.
+/// @return how many keys there were
+__device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head,
+                                                   const float (&thresholds)[kBuckets - 1], float* scratch,
+                                                   unsigned& status) {
+  unsigned encoded = 0;
   Place next_place = place_of_item(args, first_item(), status);
   float next[kWords];
   load_key(args, kv_head, next_place, next);
@@ -50,15 +109,36 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     }
     if (place.page < 0) continue;  // the same in every lane
     unsigned codes[kWords];
-    rotate(x, scratch[warp_index()]);
+    rotate(x, scratch);
     bucketize(x, thresholds, codes);
     store_codes(args, kv_head, place, codes);
     ++encoded;
   }
-  if (lane_index() == 0 && args.counters != nullptr) {
-    report(args, status);
-    if (encoded != 0) count(args.counters->tokens_encoded, encoded);
+  return encoded;
+}
+
+/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
+extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerProcessor)
+    adamas_encode(const __grid_constant__ Args args) {
+  const int kv_head = static_cast<int>(blockIdx.y);
+  float thresholds[kBuckets - 1];
+  load_thresholds(args.key_thresholds, kv_head, thresholds);
+  unsigned status = 0, encoded = 0;
+  if constexpr (kKeysInLanes) {
+    encoded = encode_in_lanes(args, kv_head, thresholds, status);
+  } else {
+    __shared__ float scratch[kEncodeWarps][kRotateScratch];
+    encoded = encode_in_turn(args, kv_head, thresholds, scratch[warp_index()], status);
   }
+  if (args.counters == nullptr) return;
+  report(args, status);
+  // One addition a block: those to one counter are done one after the other.
+  __shared__ unsigned all_encoded;
+  if (threadIdx.x == 0) all_encoded = 0;
+  __syncthreads();
+  if (lane_index() == 0) atomicAdd(&all_encoded, encoded);
+  __syncthreads();
+  if (threadIdx.x == 0 && all_encoded != 0) count(args.counters->tokens_encoded, all_encoded);
 }
 
 /// Grid as adamas_encode.

@@ -52,7 +52,8 @@ inline constexpr int kChunk = 32;
 inline constexpr int kDenseChunk = 256;
 inline constexpr int kThreads = 256;
 inline constexpr int kEncodeThreads = 256;
-inline constexpr int kSlotsPerWarp = 4;
+inline constexpr int kSlotsPerWarp = 8;
+inline constexpr bool kKeysInLanes = true;
 inline constexpr int kPrepareThreads = 128;
 inline constexpr int kMergeThreads = 256;
 inline constexpr int kMostHeadsAtOnce = 8;
@@ -78,6 +79,18 @@ __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   butterfly<16>(x);
   butterfly<32>(x);
   butterfly<64>(x);
+  scale(x, 0x1.6a09e6p-4f);
+}
+
+/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone.
+__device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
+  lane_butterfly<1>(x);
+  lane_butterfly<2>(x);
+  lane_butterfly<4>(x);
+  lane_butterfly<8>(x);
+  lane_butterfly<16>(x);
+  lane_butterfly<32>(x);
+  lane_butterfly<64>(x);
   scale(x, 0x1.6a09e6p-4f);
 }
 

@@ -133,7 +133,7 @@ TEST_CASE("cuda: grids cover the work, and say so when a launch cannot") {
   const Spec spec = Spec::parse("group=4 query_rows=2 budget=100");
   const Tuning tuning = tuning_of(spec, "scan_tile=512 chunk=32 dense_chunk=256 threads=128");
   const Generator& cuda = cuda_generator();
-  const Shape shape{.batch = 3, .kv_heads = 5, .max_tokens = 1025, .slots = 33, .chunks = 40};
+  const Shape shape{.batch = 3, .kv_heads = 5, .max_tokens = 1025, .slots = 65, .chunks = 40};
   const auto covers = [&](Stage stage, std::uint32_t x, std::uint32_t y, std::uint32_t z) {
     const Grid grid = cuda.grid(stage, spec, tuning, shape);
     CAPTURE(name(stage));
@@ -141,13 +141,15 @@ TEST_CASE("cuda: grids cover the work, and say so when a launch cannot") {
     CHECK(grid.y == y);
     CHECK(grid.z == z);
   };
-  covers(Stage::encode, 2, 5, 1);  // 32 slots a block
+  covers(Stage::encode, 2, 5, 1);  // 64 slots a block
   covers(Stage::import_codes, 2, 5, 1);
   covers(Stage::prepare_query, 1, 5, 6);
   covers(Stage::scan, 3, 5, 6);
   covers(Stage::select, 1, 20, 6);
   covers(Stage::attend, 10, 20, 6);  // 40 dense chunks dealt to 4 selections; 4 chunks of a list
   covers(Stage::merge, 1, 20, 6);
+  // Keys whose words are not a power of two are encoded one after the other: 32 slots a block.
+  CHECK(cuda.grid(Stage::encode, Spec::parse("head_dim=80"), tuning, shape).x == 3);
   CHECK(cuda.grid(Stage::attend, spec, tuning, {.batch = 1, .kv_heads = 1, .chunks = 4}).x == 4);
   CHECK(cuda.grid(Stage::attend, spec, tuning, shape).shared_bytes == cuda_attend_shared_bytes(spec, tuning));
   CHECK(cuda.grid(Stage::scan, spec, tuning, shape).threads == 128);

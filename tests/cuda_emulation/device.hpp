@@ -50,7 +50,11 @@ using std::max;
 using std::min;
 
 inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float __fsub_rn(float a, float b) {
+  const float difference = a - b;
+  return difference == difference ? difference : std::bit_cast<float>(0x7fffffffu);  // the one NaN of a GPU
+}
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline int __float2int_rn(float value) { return static_cast<int>(std::nearbyint(value)); }
@@ -146,6 +150,10 @@ template <class T>
 T __reduce_add_sync(unsigned, T value) {
   return reduce("reduce_add", value,
                 [](T a, T b) { return static_cast<unsigned>(a) + static_cast<unsigned>(b); });
+}
+
+inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned count) {
+  return static_cast<unsigned>(((std::uint64_t{high} << 32 | low) << count) >> 32);
 }
 
 template <class T>
