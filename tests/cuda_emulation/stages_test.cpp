@@ -54,6 +54,24 @@ TEST_CASE("encode gives the oracle's codes, and export and import move them unch
   });
 }
 
+TEST_CASE("an element is not above a threshold that it equals, whatever the signs of zeros") {
+  for (const int index : {0, 1, 5, 8}) {  // a word of a key in a lane, and one key after the other
+    for (const float zero : {0.0f, -0.0f}) {
+      CAPTURE(index);
+      Problem problem(index, RowKind::kInteger, {70});
+      std::ranges::fill(problem.thresholds.key, zero);
+      problem.encode();
+      problem.export_codes();
+      const auto keys = problem.sequences[0].key_rows(problem.config, problem.call);
+      const auto want = oracle::encode_keys(problem.config, keys, problem.thresholds.key);
+      const int bytes = Problem::kKvHeads * problem.spec.head_dim;
+      for (int p = 0; p < problem.lengths[0]; ++p) {
+        REQUIRE(std::ranges::equal(slice(problem.bytes, problem.slot(0, p), bytes), slice(want, p, bytes)));
+      }
+    }
+  }
+}
+
 TEST_CASE(
     "encode by slot list skips padding, reports slots beyond the cache, and writes only what is listed") {
   Problem problem(0, RowKind::kNormal, {40});
