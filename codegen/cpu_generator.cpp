@@ -8,14 +8,13 @@
 #include "codegen/cpu_source.hpp"
 #include "codegen/error.hpp"
 #include "codegen/generator.hpp"
+#include "codegen/round.hpp"
 #include "codegen/templates.hpp"
 
 namespace adamas::codegen {
 namespace {
 
 constexpr std::int64_t kStrip = 64;  // tokens that the scan takes together
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::uint32_t grid_size(std::int64_t items) { return static_cast<std::uint32_t>(items); }
 

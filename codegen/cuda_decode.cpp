@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "codegen/cuda_facts.hpp"
+#include "codegen/round.hpp"
 #include "codegen/target.hpp"
 
 namespace adamas::codegen {
@@ -18,14 +19,8 @@ constexpr int kBins = 256;
 constexpr int kMostPieceBytes = 2048;
 constexpr int kFewestStages = 2,
               kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
-constexpr int kStrands = 8;
 constexpr int kSliceGrain = 64;
 constexpr std::int64_t kMostSlice = 131072;  // tokens; a warp lists those of at most half in 16 bits
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return ceil_div(value, multiple) * multiple;
-}
 
 /// Selections of a K/V head, the query heads of each, and what they take in passes.
 struct Lists {
@@ -33,13 +28,11 @@ struct Lists {
 };
 
 Lists lists_of(const Spec& spec, const Tuning& tuning) {
-  Lists lists{};
-  lists.selections = facts_of(spec).selections_per_kv_head;
-  lists.heads = spec.group / lists.selections;
-  const int passes = static_cast<int>(ceil_div(lists.heads, 4));
-  lists.padded_heads = passes * static_cast<int>(ceil_div(lists.heads, passes));
-  lists.chunks = static_cast<int>(ceil_div(spec.budget, tuning.chunk));
-  return lists;
+  const CudaFacts cuda = cuda_facts_of(spec);
+  return {.selections = cuda.facts.selections_per_kv_head,
+          .heads = cuda.list_heads,
+          .padded_heads = cuda.list_passes * cuda.list_heads_at_once,
+          .chunks = static_cast<int>(ceil_div(spec.budget, tuning.chunk))};
 }
 
 /// Dynamic shared memory of a launch by clusters of `blocks`, without the rings; see rings_of_block and
@@ -49,7 +42,7 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
   const Lists lists = lists_of(spec, tuning);
   const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
   const std::int64_t scores = lists.selections * (slice * decode.score_bytes + 32);
-  const std::int64_t strands = items * lists.heads * kStrands * (spec.value_dim + 2) * 4;
+  const std::int64_t strands = items * lists.heads * kCudaStrands * (spec.value_dim + 2) * 4;
   return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), 16);
 }
 

@@ -4,16 +4,12 @@
 #include <algorithm>
 #include <bit>
 
+#include "codegen/round.hpp"
+
 namespace adamas::codegen {
 namespace {
 
 constexpr int kWarp = 32;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 /// sizeof(AttendShared): queries or slices, then weights, then places.
 std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
@@ -31,11 +27,11 @@ std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
 
 /// sizeof(ListShared): queries, then strands.
 std::int64_t list_chunk_bytes(const Spec& spec) {
-  constexpr std::int64_t kFloat = 4, kStrands = 8;
-  const std::int64_t heads = spec.group / facts_of(spec).selections_per_kv_head;
-  const std::int64_t passes = ceil_div(heads, 4), heads_at_once = ceil_div(heads, passes);
+  constexpr std::int64_t kFloat = 4;
+  const std::int64_t heads_at_once = cuda_facts_of(spec).list_heads_at_once;
   return round_up(
-      heads_at_once * spec.head_dim * kFloat + heads_at_once * kStrands * (spec.value_dim + 2) * kFloat, 16);
+      heads_at_once * spec.head_dim * kFloat + heads_at_once * kCudaStrands * (spec.value_dim + 2) * kFloat,
+      16);
 }
 
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
@@ -59,6 +55,10 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   cuda.words_at_once = words_at_once(cuda.facts.code_bits, cuda.words);
   cuda.query_planes = spec.estimator == Estimator::dot ? spec.query_bits : spec.buckets - 1;
   cuda.prepared_bytes = static_cast<int>(round_up((cuda.query_planes * cuda.words + 1) * 4, 64));
+  constexpr int kMostListHeadsAtOnce = 4;  // sums of more would not fit the registers
+  cuda.list_heads = spec.group / cuda.facts.selections_per_kv_head;
+  cuda.list_passes = static_cast<int>(ceil_div(cuda.list_heads, kMostListHeadsAtOnce));
+  cuda.list_heads_at_once = static_cast<int>(ceil_div(cuda.list_heads, cuda.list_passes));
   cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? 2 * spec.head_dim : 1;
   cuda.keys_in_lanes = cuda.facts.hadamard.order == 1 && spec.head_dim % kWarp == 0 &&
                        std::has_single_bit(static_cast<unsigned>(cuda.words)) && cuda.words <= kWarp &&

@@ -19,13 +19,17 @@ struct CudaFacts {
   int rotate_scratch;  ///< floats of shared memory a warp needs to rotate a vector; 1 if none
   bool keys_in_lanes;  ///< whether encode keeps a word of a key in a lane, see templates/cuda/encode.cuh
   int slots_per_warp;  ///< that a warp of encode, export and import works through
-  int digits;          ///< radix passes of the selection
-  int digit_bits;      ///< of one digit of an order key
+  int list_heads;          ///< query heads that share a list
+  int list_passes;         ///< in which they are attended to
+  int list_heads_at_once;  ///< of each pass
+  int digits;              ///< radix passes of the selection
+  int digit_bits;          ///< of one digit of an order key
 };
 CudaFacts cuda_facts_of(const Spec&);
 
 /// Threads and work of the kernels that Tuning leaves alone.
 inline constexpr int kCudaEncodeThreads = 256;
+inline constexpr int kCudaStrands = 8;  ///< of a chunk of a list, see templates/cuda/list_attention.cuh
 inline constexpr int kCudaChunkStep =
     32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh
 inline constexpr int kCudaPrepareThreads = 128;

@@ -10,6 +10,7 @@
 #include "codegen/cuda_source.hpp"
 #include "codegen/error.hpp"
 #include "codegen/generator.hpp"
+#include "codegen/round.hpp"
 #include "codegen/target.hpp"
 #include "codegen/templates.hpp"
 
@@ -19,8 +20,6 @@ namespace {
 constexpr int kWordBytes = 4;
 constexpr int kDecodeThreads = 512;      // a multiprocessor's registers: one block, many warps
 constexpr int kOldestArchitecture = 80;  // bf16 conversions
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 [[noreturn]] void refuse(std::string key, std::string_view value, std::string rule, std::string hint) {
   throw Error(ADAMAS_UNSUPPORTED, std::move(key), std::string(value), std::move(rule), std::move(hint));
