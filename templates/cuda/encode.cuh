@@ -8,7 +8,8 @@
 namespace adamas_cuda {
 
 constexpr int kEncodeWarps = kEncodeThreads / kWarp;
-constexpr int kEncodeBlocksPerProcessor = kKeysInLanes ? 5 : 1;  ///< enough to hide a key's way from memory
+constexpr int kEncodeBlocksPerProcessor =
+    kKeysInLanes ? kBuckets <= 8 ? 5 : 4 : 1;  ///< enough to hide a key's way from memory
 
 /// First item of this warp in a call over slots.
 __device__ __forceinline__ i64 first_item() {

@@ -298,7 +298,20 @@ int after_fork(adamas_context* context, adamas_kernel* kernel, adamas_plan* plan
 
 }  // namespace
 
-TEST_CASE("cpu: a context that was carried across fork") {
+// ThreadSanitizer's runtime forgets the parent's threads in a child and stops there when one of them is
+// joined.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ADAMAS_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef ADAMAS_THREAD_SANITIZER
+constexpr bool kChildrenJoin = false;
+#else
+constexpr bool kChildrenJoin = true;
+#endif
+
+TEST_CASE("cpu: a context that was carried across fork" * doctest::skip(!kChildrenJoin)) {
   const Context other("cpu");
   const SmallProblem problem(other, {});
   adamas_context* context = nullptr;
