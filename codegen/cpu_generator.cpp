@@ -7,6 +7,7 @@
 #include "codegen/cpu_layout.hpp"
 #include "codegen/cpu_source.hpp"
 #include "codegen/error.hpp"
+#include "codegen/facts.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/round.hpp"
 #include "codegen/templates.hpp"
@@ -42,7 +43,13 @@ class CpuGenerator final : public Generator {
   std::int64_t prepared_query_bytes(const Spec& spec) const override {
     return cpu_scan_layout(spec).prepared_bytes;
   }
+  std::int64_t score_stride(const Spec&, const Tuning&, std::int64_t max_tokens) const override;
 };
+
+/// Tiles begin on a multiple of 64 indexes at or before position 0.
+std::int64_t scan_tiles(const Tuning& tuning, std::int64_t max_tokens) {
+  return ceil_div(max_tokens + kStrip - 1, tuning.scan_tile);
+}
 
 void CpuGenerator::check(const Spec& spec, const Tuning& tuning, std::string_view) const {
   const std::string element_hint = "use f16, bf16 or f32";
@@ -99,7 +106,8 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
       place({"cpu/hadamard.hpp", "cpu/tables.hpp"});
       generated("codes", cpu_code_functions(spec));
       generated("scan", cpu_scan_functions(spec));
-      place({"cpu/prepare_query.hpp", "cpu/scan.hpp", "cpu/select.hpp"});
+      place({"cpu/prepared.hpp", "cpu/strip.hpp", "cpu/kept_keys.hpp", "cpu/open_range.hpp", "cpu/guess.hpp",
+             "cpu/prepare_query.hpp", "cpu/scan.hpp", "cpu/select.hpp"});
       break;
     case Unit::attend:
       place({"cpu/math.hpp", "cpu/partial.hpp", "cpu/attend.hpp", "cpu/merge.hpp"});
@@ -124,8 +132,7 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
     case Stage::prepare_query:
       break;
     case Stage::scan:
-      // Tiles begin on a multiple of 64 indexes at or before position 0.
-      grid.x = grid_size(ceil_div(shape.max_tokens + kStrip - 1, tuning.scan_tile));
+      grid.x = grid_size(scan_tiles(tuning, shape.max_tokens));
       break;
     case Stage::select:
       grid.y = grid_size(std::int64_t{shape.kv_heads} * selections);
@@ -155,6 +162,14 @@ CodeStrides CpuGenerator::code_strides(const Spec& spec, int kv_heads, std::int6
   strides.head = ceil_div(page_tokens, layout.tile_tokens) * layout.tile_tokens * layout.row_bytes;
   strides.page = strides.head * kv_heads;
   return strides;
+}
+
+std::int64_t CpuGenerator::score_stride(const Spec& spec, const Tuning& tuning,
+                                        std::int64_t max_tokens) const {
+  const std::int64_t tiles = scan_tiles(tuning, max_tokens);
+  const std::int64_t counts = ceil_div(tiles * std::int64_t{sizeof(std::uint32_t)}, facts_of(spec).key_bytes);
+  return tiles * (tuning.scan_tile + kStrip) +
+         round_up(counts, kStrip);  // as templates/cpu/kept_keys.hpp lays it out
 }
 
 }  // namespace

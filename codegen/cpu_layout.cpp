@@ -5,16 +5,13 @@
 #include <bit>
 
 #include "codegen/facts.hpp"
+#include "codegen/round.hpp"
 
 namespace adamas::codegen {
 namespace {
 
 constexpr int kByteMax = 255;
 constexpr int kWordMax = 65535;
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-int round_up(int value, int multiple) { return ceil_div(value, multiple) * multiple; }
 
 /// The most that the elements behind one table index can add. dot: |q| * code, where the spare bit of
 /// buckets=8 counts up to 4; manhattan: a distance of codes.
@@ -73,8 +70,9 @@ CpuScanLayout cpu_scan_layout(const Spec& spec) {
 
   // As few widenings as the bound allows, evenly spread.
   const int most = std::max(1, kByteMax / (layout.unit_tables * plane_max));
-  layout.units_per_sum = ceil_div(units, ceil_div(units, most));
-  layout.prepared_bytes = round_up(lookups * layout.planes * 16 + static_cast<int>(sizeof(std::int32_t)), 64);
+  layout.units_per_sum = static_cast<int>(ceil_div(units, ceil_div(units, most)));
+  layout.table_bytes = lookups * layout.planes * 16;
+  layout.prepared_bytes = static_cast<int>(round_up(layout.table_bytes + 2 * sizeof(std::int32_t), 64));
   return layout;
 }
 

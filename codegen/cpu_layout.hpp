@@ -22,6 +22,7 @@ struct CpuScanLayout {
   int planes;          ///< 1 or 2
   int plane_shift;     ///< low bits kept in the first plane; 0 with one plane
   int units_per_sum;   ///< units whose entries add up in a byte
+  int table_bytes;     ///< of the tables of a prepared query; KeyRule of templates/cpu/prepared.hpp follows
   int prepared_bytes;  ///< of one query, a multiple of 64
 };
 CpuScanLayout cpu_scan_layout(const Spec&);

@@ -220,6 +220,10 @@ class CudaGenerator final : public Generator {
   std::int64_t prepared_query_bytes(const Spec& spec) const override {
     return cuda_facts_of(spec).prepared_bytes;
   }
+  // A scan tile may write whole vectors past the last token.
+  std::int64_t score_stride(const Spec&, const Tuning&, std::int64_t max_tokens) const override {
+    return round_up(max_tokens, 64);
+  }
 };
 
 }  // namespace

@@ -90,6 +90,9 @@ class Generator {
 
   /// Workspace bytes of one prepared query (one row, one query head), a multiple of 64.
   virtual std::int64_t prepared_query_bytes(const Spec&) const = 0;
+
+  /// Workspace for the order keys of one selection, counted in keys: a multiple of 64, at least max_tokens.
+  virtual std::int64_t score_stride(const Spec&, const Tuning&, std::int64_t max_tokens) const = 0;
 };
 
 const Generator& cuda_generator();

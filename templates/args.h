@@ -63,7 +63,7 @@ struct Args {
 
   // Workspace, laid out by the plan.
   unsigned char* prepared;  // [rows, query heads, prepared_bytes]: the query as the scan wants it
-  unsigned char* keys_of_scores;  // [rows, selections, score_stride] order keys, 2 or 4 bytes each
+  unsigned char* keys_of_scores;  // [rows, selections, score_stride] order keys, 2 or 4 bytes each; CPU: what is kept
   i64 score_stride;               // order keys a selection, a multiple of 64
   float* partial;                 // [rows, query heads, chunks, value_dim + 2]: output sum, then max and sum
 

@@ -2,6 +2,7 @@
 #include "runtime/device/cpu_device.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -26,7 +27,10 @@ namespace {
 using codegen::Error;
 
 constexpr int kMostThreads = 1024;
-constexpr std::uint64_t kAllocationAlignment = 64;  // a cache line, and the widest vector
+constexpr std::uint64_t kCacheLine = 64;  // and the widest vector
+// Gathered rows lie far apart: on pages of 4 KiB each costs a walk of the page tables, and the hardware's
+// prefetchers stop at the end of every page.
+constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 
 class CpuModule final : public Module {
  public:
@@ -144,12 +148,13 @@ std::shared_ptr<const Module> CpuDevice::load(const std::string& name, std::span
 
 void* CpuDevice::allocate(std::uint64_t bytes) const {
   const std::uint64_t wanted = std::max<std::uint64_t>(bytes, 1);
-  const std::uint64_t whole =
-      (wanted + kAllocationAlignment - 1) / kAllocationAlignment * kAllocationAlignment;
-  void* const memory = wanted > PTRDIFF_MAX ? nullptr : std::aligned_alloc(kAllocationAlignment, whole);
+  const std::uint64_t alignment = wanted >= kHugePage ? kHugePage : kCacheLine;
+  const std::uint64_t whole = (wanted + alignment - 1) / alignment * alignment;
+  void* const memory = wanted > PTRDIFF_MAX ? nullptr : std::aligned_alloc(alignment, whole);
   if (memory == nullptr)
     throw Error(ADAMAS_OUT_OF_MEMORY, "memory", fmt::format("{} bytes", bytes), "cannot be allocated",
                 "free some, or ask for a smaller capacity");
+  if (alignment == kHugePage) ::madvise(memory, whole, MADV_HUGEPAGE);  // a kernel that has none says no
   return memory;
 }
 

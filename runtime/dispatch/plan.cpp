@@ -12,7 +12,6 @@ namespace adamas::runtime {
 namespace {
 
 constexpr std::uint64_t kPartAlignment = 256;
-constexpr std::int64_t kScoreAlignment = 64;  // a scan tile may write whole vectors past the last token
 
 std::int64_t chunks_of(std::int64_t tokens, int chunk) { return (tokens + chunk - 1) / chunk; }
 
@@ -56,9 +55,9 @@ WorkspaceLayout Plan::layout(int chunks, bool selects) const {
     return offset;
   };
   if (selects) {
-    layout.score_stride =
-        (kernel_->capacity().max_tokens + kScoreAlignment - 1) / kScoreAlignment * kScoreAlignment;
-    layout.prepared = part(row_heads * kernel_->device().generator().prepared_query_bytes(spec));
+    const codegen::Generator& generator = kernel_->device().generator();
+    layout.score_stride = generator.score_stride(spec, kernel_->tuning(), kernel_->capacity().max_tokens);
+    layout.prepared = part(row_heads * generator.prepared_query_bytes(spec));
     layout.order_keys = part(row_selections * layout.score_stride * kernel_->facts().key_bytes);
     layout.positions = part(row_selections * spec.budget * sizeof(std::int32_t));
     layout.counts = part(row_selections * sizeof(std::int32_t));

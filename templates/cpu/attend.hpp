@@ -26,7 +26,7 @@ using Floats = Vec<float, kLanes>;
 
 constexpr int kSums = 8;             // accumulators in registers
 constexpr int kQueriesTogether = 4;  // query heads that share a loaded K or V vector
-constexpr int kValueRows = 4;        // V rows that are added between a load and a store of the sums
+constexpr int kValueRows = 8;        // V rows that are added between a load and a store of the sums
 
 /// K/V heads of a dense work item. Their queries, and later their sums, should take half of an L1 cache.
 constexpr int kMostHeads = larger(1, smaller(8, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
@@ -57,9 +57,10 @@ struct Block {
 
 /// The query heads of a work item while it runs.
 struct Work {
-  float query[kMostHeads * kGroup][kHeadDim];
-  float sums[kMostHeads * kGroup][kValueDim];
-  PartialState state[kMostHeads * kGroup];
+  static constexpr int kQueries = kMostHeads * kGroup;
+  float query[kQueries][kHeadDim];
+  float sums[kQueries][kValueDim];
+  float max[kQueries], sum[kQueries];  // PartialState
 };
 
 /// The part of selection `selection` (of this row) that a chunk covers.
@@ -80,20 +81,36 @@ ADAMAS_FUNCTION TokenList all_tokens(const Row& row, i64 chunk) {
 ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
                                Tile& tile, u32& status) {
   tile.count = 0;
-  const i64 end = smaller(from + kTile, list.count);
-  ADAMAS_ROLLED
-  for (i64 i = from; i < end; ++i) {
-    const i64 position = list.positions != nullptr ? list.positions[i] : list.first + i;
-    if (position < row.first || position > row.own) {
-      status |= adamas_abi::kBadPosition;
-      continue;
+  // Rows of `tokens` slots of one page, from the slot of `position` on.
+  const auto add = [&](i64 position, Slot slot, i64 tokens) {
+    const Kv::Raw* key = static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride +
+                         slot.token * args.key_token_stride + kv_head * args.key_head_stride;
+    const Kv::Raw* value = static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride +
+                           slot.token * args.value_token_stride + kv_head * args.value_head_stride;
+    ADAMAS_ROLLED
+    for (i64 i = 0; i < tokens; ++i, key += args.key_token_stride, value += args.value_token_stride) {
+      tile.key[tile.count] = key;
+      tile.value[tile.count++] = value;
     }
-    const Slot slot = slot_of_index(args, row, row.start + position, status);
-    tile.key[tile.count] = static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride +
-                           slot.token * args.key_token_stride + kv_head * args.key_head_stride;
-    tile.value[tile.count] = static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride +
-                             slot.token * args.value_token_stride + kv_head * args.value_head_stride;
-    ++tile.count;
+  };
+  const i64 end = smaller(from + kTile, list.count);
+  if (list.positions == nullptr) {
+    for (i64 i = from; i < end;) {
+      const Slot slot = slot_of_index(args, row, row.start + list.first + i, status);
+      const i64 tokens = smaller(end - i, page_tokens(args) - slot.token);
+      add(list.first + i, slot, tokens);
+      i += tokens;
+    }
+  } else {
+    ADAMAS_ROLLED
+    for (i64 i = from; i < end; ++i) {
+      const i64 position = list.positions[i];
+      if (position < row.first || position > row.own) {
+        status |= adamas_abi::kBadPosition;
+        continue;
+      }
+      add(position, slot_of_index(args, row, row.start + position, status), 1);
+    }
   }
   for (int i = tile.count; tile.count > 0 && i % 8 != 0; ++i)
     tile.key[i] = tile.key[tile.count - 1];
@@ -102,24 +119,30 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, co
 ADAMAS_INLINE F32x8 to_eight(F32x8 v) { return v; }
 ADAMAS_INLINE F32x8 to_eight(Vec<float, 16> v) { return v.lo + v.hi; }
 
-/// Lane i of the result: the sum of the lanes of v[i]. The shuffles are none that the compiler would turn
-/// into horizontal additions, which are slow on most machines.
-ADAMAS_INLINE F32x8 sum_lanes(const Floats (&v)[8]) {
+/// Lane i of the result: all lanes of v[i] in one, two at a time joined by `join`. The shuffles are none that
+/// the compiler would turn into horizontal additions, which are slow on most machines.
+template <class Join>
+ADAMAS_INLINE F32x8 join_lanes(const F32x8 (&v)[8], const Join& join) {
   F32x8 fours[4], twos[2];
   ADAMAS_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const F32x8 a = to_eight(v[i]), b = to_eight(v[i + 4]);
-    fours[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
-               __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    fours[i] = join(__builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11),
+                    __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15));
   }
   ADAMAS_UNROLL
   for (int i = 0; i < 2; ++i) {
     const F32x8 a = fours[2 * i], b = fours[2 * i + 1];
-    twos[i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
-              __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    twos[i] = join(__builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
+                   __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15));
   }
-  return __builtin_shufflevector(twos[0], twos[1], 0, 1, 8, 9, 4, 5, 12, 13) +
-         __builtin_shufflevector(twos[0], twos[1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return join(__builtin_shufflevector(twos[0], twos[1], 0, 1, 8, 9, 4, 5, 12, 13),
+              __builtin_shufflevector(twos[0], twos[1], 2, 3, 10, 11, 6, 7, 14, 15));
+}
+ADAMAS_INLINE F32x8 sum_lanes(const F32x8 (&v)[8]) {
+  return join_lanes(v, [](F32x8 a, F32x8 b) { return a + b; });
+}
+ADAMAS_INLINE F32x8 largest_lanes(const F32x8 (&v)[8]) {
+  return join_lanes(v, [](F32x8 a, F32x8 b) { return a > b ? a : b; });
 }
 
 /// logit[q][t] = query q . row t, for kSums / kQueries rows that begin `offset` elements after rows[t].
@@ -149,45 +172,65 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* c
   struct Parts {
     Vec<float, kTokens> of_query[8 / kTokens];
   };
-  const Parts parts = bits_as<Parts>(sum_lanes(sum));
+  F32x8 eights[8];
+  ADAMAS_UNROLL
+  for (int i = 0; i < 8; ++i)
+    eights[i] = to_eight(sum[i]);
+  const Parts parts = bits_as<Parts>(sum_lanes(eights));
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
     store(logit[q], parts.of_query[q]);
 }
 
-/// Logits of one query -> weights exp(logit - max), with the running maximum and sum of its partial. Returns
-/// what the sums so far must be multiplied by.
-ADAMAS_FUNCTION float weigh(const Args& args, float* logit, int tokens, PartialState& state) {
-  ADAMAS_ROLLED
-  for (int i = tokens; i % 8 != 0; ++i)
-    logit[i] = 0;
-  F32x8 most = state.max;
+/// Logits [kCount][kTile] -> weights exp(logit - max), with the running maxima and sums of their partials.
+/// factor[q] is what the sums so far must be multiplied by. Several queries at once, because each is one long
+/// chain of operations that wait for each other.
+template <int kCount>
+ADAMAS_NOINLINE void weigh(const Args& args, float (*logit)[kTile], int tokens, float* maxima, float* sums,
+                           float* factor) {
+  static_assert(kCount <= 8);
+  using Few = Vec<float, kCount>;
+  F32x8 most[8], sum[8];
+  ADAMAS_UNROLL
+  for (int q = 0; q < 8; ++q) {
+    most[q] = maxima[q % kCount];
+    sum[q] = 0;
+  }
   ADAMAS_ROLLED
   for (int i = 0; i < tokens; i += 8) {
-    F32x8 x = load<F32x8>(logit + i) * args.scale;
-    if constexpr (kSoftCap) x = tanh_of(x / args.soft_cap) * args.soft_cap;
     const I32x8 lane = {0, 1, 2, 3, 4, 5, 6, 7};
-    x = lane + i < tokens ? x : F32x8(-__builtin_inff());
-    store(logit + i, x);
-    most = x > most ? x : most;
+    const I32x8 used = lane + i < tokens;
+    ADAMAS_UNROLL
+    for (int q = 0; q < kCount; ++q) {
+      F32x8 x = load<F32x8>(logit[q] + i) * args.scale;
+      if constexpr (kSoftCap) x = tanh_of(x / args.soft_cap) * args.soft_cap;
+      x = used ? x : F32x8(-__builtin_inff());
+      store(logit[q] + i, x);
+      most[q] = x > most[q] ? x : most[q];
+    }
   }
-  float max = most[0];
-  for (int i = 1; i < 8; ++i)
-    max = most[i] > max ? most[i] : max;
-  const float factor = max == state.max ? 1.0f : exp_of(state.max - max);
-  state.max = max;
-  F32x8 sum = 0;
+  struct Maxima {
+    float of[8];
+  };
+  const F32x8 top = largest_lanes(most);
+  const Maxima max = bits_as<Maxima>(top);
   ADAMAS_ROLLED
   for (int i = 0; i < tokens; i += 8) {
-    const F32x8 weight = exp_of(load<F32x8>(logit + i) - max);
-    store(logit + i, weight);
-    sum += weight;
+    ADAMAS_UNROLL
+    for (int q = 0; q < kCount; ++q) {
+      const F32x8 weight = exp_of(load<F32x8>(logit[q] + i) - max.of[q]);
+      store(logit[q] + i, weight);
+      sum[q] += weight;
+    }
   }
-  float total = 0;
-  for (int i = 0; i < 8; ++i)
-    total += sum[i];
-  state.sum = state.sum * factor + total;
-  return factor;
+  F32x8 before = 0, so_far = 0;
+  __builtin_memcpy(&before, maxima, sizeof(Few));
+  __builtin_memcpy(&so_far, sums, sizeof(Few));
+  const F32x8 kept = exp_of(before - top);  // exactly 1 where the maximum stayed
+  const F32x8 total = so_far * kept + sum_lanes(sum);
+  __builtin_memcpy(maxima, &top, sizeof(Few));
+  __builtin_memcpy(sums, &total, sizeof(Few));
+  __builtin_memcpy(factor, &kept, sizeof(Few));
 }
 
 constexpr int largest_divisor(int n, int limit) {
@@ -323,14 +366,25 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Tile& tile, const Tile&
     }
   }
 
+  // What fills the last vector of logits is left out by weigh.
+  float factor[Work::kQueries];
+  const int queries = heads * kQueries;
+  int weighed = 0;
   ADAMAS_ROLLED
-  for (int q = 0; q < heads * kQueries; ++q) {
-    const float factor = weigh(args, logit[q], tile.count, work.state[number + q]);
-    if (factor == 1.0f) continue;
+  for (; weighed + 4 <= queries; weighed += 4)
+    weigh<4>(args, logit + weighed, tile.count, work.max + number + weighed, work.sum + number + weighed,
+             factor + weighed);
+  ADAMAS_ROLLED
+  for (; weighed < queries; ++weighed)
+    weigh<1>(args, logit + weighed, tile.count, work.max + number + weighed, work.sum + number + weighed,
+             factor + weighed);
+  ADAMAS_ROLLED
+  for (int q = 0; q < queries; ++q) {
+    if (factor[q] == 1.0f) continue;
     float* const sums = work.sums[number + q];
     ADAMAS_ROLLED
     for (int e = 0; e < kValueDim; e += 8)
-      store(sums + e, load<F32x8>(sums + e) * factor);
+      store(sums + e, load<F32x8>(sums + e) * factor[q]);
   }
 
   const RowSequence values =
@@ -373,7 +427,8 @@ ADAMAS_FUNCTION void begin(const Args& args, const Row& row, const Block& block,
     ADAMAS_ROLLED
     for (int e = 0; e < kValueDim; e += 8)
       store(&work.sums[q][e], F32x8(0.0f));
-    work.state[q] = {kNoLogit, 0.0f};
+    work.max[q] = kNoLogit;
+    work.sum[q] = 0;
   }
 }
 
@@ -387,7 +442,7 @@ ADAMAS_FUNCTION void finish(const Args& args, const Row& row, const Block& block
     ADAMAS_ROLLED
     for (int e = 0; e < kValueDim; e += 8)
       store(partial + e, load<F32x8>(&work.sums[q][e]));
-    store(partial + kValueDim, work.state[q]);
+    store(partial + kValueDim, PartialState{work.max[q], work.sum[q]});
   }
 }
 

@@ -1,23 +1,16 @@
-// prepare_query: queries -> integers (dot) or codes (manhattan) -> scan tables.
+// prepare_query: queries -> integers (dot) or codes (manhattan) -> scan tables -> the least order key that
+// the scan is to keep.
 //
 // Work item: the query heads of one K/V head (y) in one row (z), rotated eight heads at a time.
 #pragma once
 
 #include "templates/cpu/example_codes.hpp"
-#include "templates/cpu/example_scan.hpp"
+#include "templates/cpu/guess.hpp"
 #include "templates/cpu/hadamard.hpp"
+#include "templates/cpu/prepared.hpp"
 #include "templates/cpu/rows.hpp"
 
 namespace adamas_cpu {
-
-// A prepared query: tables in the order in which the scan reads them ([unit][table][plane] of 16 bytes), then
-// the constant of its order keys.
-constexpr int kTableBytes = kUnits * kUnitTables * kPlanes * 16;
-static_assert(kTableBytes + int(sizeof(int)) <= kPreparedBytes);
-
-ADAMAS_INLINE u8* prepared_query(const Args& args, i64 row, i64 query_head) {
-  return args.prepared + (row * args.kv_heads * kGroup + query_head) * kPreparedBytes;
-}
 
 /// In place: rotated queries -> integers of `dot`, all zero where the query is zero or has an element that is
 /// not finite. One true division an element: a reciprocal would change integers.
@@ -77,7 +70,7 @@ ADAMAS_FUNCTION void write_tables(const int* query, u8* prepared) {
   ADAMAS_ROLLED
   for (int i = 0; i < kHeadDim; ++i)
     magnitudes += query[i] < 0 ? -query[i] : query[i];
-  store(prepared + kTableBytes, key_offset(magnitudes));
+  key_rule(prepared).offset = key_offset(magnitudes);
 }
 
 /// Prepares query heads first_head .. first_head + used - 1, all of K/V head `head`.
@@ -123,4 +116,5 @@ ADAMAS_STAGE adamas_prepare_query(const adamas_abi::Args* args, unsigned, unsign
   for (int member = 0; member < kGroup; member += 8) {
     prepare_lanes(*args, z, y, i64(y) * kGroup + member, smaller(kGroup - member, 8));
   }
+  if (row.visible() > 0 && !needs_no_lists(*args, row)) guess_least_keys(*args, row, y);
 }

@@ -1,245 +1,57 @@
-// scan: codes -> order keys of every visible token.
+// scan: codes -> order keys of every visible token, of which those worth a choice are kept.
 //
-// Work item: kScanTile token indexes (x) of one K/V head (y) in one row (z), taken in strips of 64. A strip
-// loads a byte row of 64 tokens once and looks it up in the tables of up to four queries. Sums run in bytes
-// for as many rows as cannot overflow, then move to 16 bits.
+// Work item: one tile of kScanTile token indexes (x) of one K/V head (y) in one row (z), taken in strips
+// of 64.
 #pragma once
 
-#include "templates/cpu/prepare_query.hpp"
-#include "templates/cpu/rows.hpp"
+#include "templates/cpu/kept_keys.hpp"
+#include "templates/cpu/strip.hpp"
 
 namespace adamas_cpu {
 
-// Sums: the bounds that make byte and 16-bit arithmetic exact. Table entries are bounded for every index, so
-// this holds for codes of any content, uninitialised ones included.
-constexpr int kLowMax = kPlanes == 1 ? kEntryMax : (1 << kPlaneShift) - 1;
-constexpr int kHighMax = kPlanes == 1 ? 0 : kEntryMax >> kPlaneShift;
-constexpr int kPlaneMax = kLowMax > kHighMax ? kLowMax : kHighMax;
-static_assert(kUnitsPerSum * kUnitTables * kPlaneMax <= 255, "a byte sum would overflow");
-static_assert(kUnits * kUnitTables * kPlaneMax <= 65535, "a 16-bit sum would overflow");
-static_assert(kUnits * kUnitRows == kRowBytes);
-static_assert(kPlanes == 2 || kEntryMax <= 255);
+constexpr i64 kStripsAhead = 2;  // that are fetched while one is scored
 
-#if defined(__AVX2__) || defined(__aarch64__)
-constexpr int kQueriesTogether = 4;
-#else
-constexpr int kQueriesTogether = 2;  // 64 tokens take four registers of 16 bytes a query
-#endif
-
-/// Codes of 64 consecutive indexes: where their byte rows lie.
-struct Strip {
-  static constexpr int kTiles = kTileTokens > 1 ? 64 / kTileTokens : 1;
-  const u8* tile[kTiles];
+/// Selections of a K/V head that a tile is scored for: one, or all of them.
+struct Selections {
+  int first, count;
 };
 
-ADAMAS_INLINE U8x64 byte_row(const Strip& strip, int j) {
-  if constexpr (Strip::kTiles == 1) {
-    return load<U8x64>(strip.tile[0] + j * 64);
-  } else {
-    struct Parts {
-      Vec<u8, kTileTokens> part[Strip::kTiles];
-    } parts;
-    ADAMAS_UNROLL
-    for (int t = 0; t < Strip::kTiles; ++t) {
-      parts.part[t] = load<Vec<u8, kTileTokens>>(strip.tile[t] + j * kTileTokens);
-    }
-    return bits_as<U8x64>(parts);
-  }
-}
-
-/// 16-bit sums of 64 tokens. Lane i of `all` holds sum(2i) + 256 * sum(2i + 1) mod 2^16, lane i of `odd`
-/// sum(2i + 1): what adding byte vectors as 16-bit lanes gives, with one shift.
-struct WideSums {
-  U16x32 all = 0, odd = 0;
-
-  ADAMAS_INLINE void add(WideSums& sums, U8x64 bytes) {
-    const U16x32 pairs = bits_as<U16x32>(bytes);
-    sums.all += pairs;
-    sums.odd += pairs >> 8;
-  }
-  ADAMAS_INLINE U16x32 even(const WideSums& sums) { return sums.all - (sums.odd << 8); }
-};
-
-/// Adds units first .. first + kCount - 1 of a strip to the sums of kQueries queries.
-template <int kQueries, int kCount>
-ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQueries], int first,
-                             WideSums (&sums)[kQueries][kPlanes]) {
-  U8x64 bytes[kQueries][kPlanes] = {};
+/// Scores what the row sees of a tile and keeps it in one form, all tokens or candidates. False, where there
+/// are too many candidates.
+ADAMAS_FUNCTION bool keep_tile(const Args& args, const Row& row, i64 head, i64 tile, Selections selections,
+                               bool whole, u32& status) {
+  const i64 begin = row.start + row.first, end = row.start + row.own + 1;  // indexes that the row sees
+  const i64 tile_begin = tiles_begin(row) + tile * kScanTile, tile_end = smaller(tile_begin + kScanTile, end);
+  u32 used[kSelectionsPerKvHead] = {};
   ADAMAS_ROLLED
-  for (int unit = first; unit < first + kCount; ++unit) {
-    U8x64 rows[kUnitRows], index[kUnitTables];
-    ADAMAS_UNROLL
-    for (int r = 0; r < kUnitRows; ++r)
-      rows[r] = byte_row(strip, unit * kUnitRows + r);
-    unit_indexes(rows, index);
-    ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int t = 0; t < kUnitTables * kPlanes; ++t) {
-        const U8x16 table = load<U8x16>(prepared[q] + (unit * kUnitTables * kPlanes + t) * 16);
-        bytes[q][t % kPlanes] += lookup16(table, index[t / kPlanes]);
-      }
-    }
-  }
-  ADAMAS_UNROLL
-  for (int q = 0; q < kQueries; ++q) {
-    ADAMAS_UNROLL
-    for (int p = 0; p < kPlanes; ++p)
-      WideSums::add(sums[q][p], bytes[q][p]);
-  }
-}
-
-/// Even and odd tokens' 16-bit values in token order.
-ADAMAS_INLINE void interleave(U16x32 even, U16x32 odd, u16* to) {
-  using U16x8 = Vec<u16, 8>;
-  struct Eighths {
-    U16x8 part[4];
-  };
-  const Eighths e = bits_as<Eighths>(even), o = bits_as<Eighths>(odd);
-  ADAMAS_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    store(to + 16 * i, __builtin_shufflevector(e.part[i], o.part[i], 0, 8, 1, 9, 2, 10, 3, 11));
-    store(to + 16 * i + 8, __builtin_shufflevector(e.part[i], o.part[i], 4, 12, 5, 13, 6, 14, 7, 15));
-  }
-}
-
-/// Order keys of a strip's 64 tokens from the sums of one query.
-ADAMAS_INLINE void write_keys(const WideSums (&sums)[kPlanes], int offset, OrderKey* keys) {
-  if constexpr (sizeof(OrderKey) == 2) {
-    U16x32 even = WideSums::even(sums[0]), odd = sums[0].odd;
-    if constexpr (kPlanes == 2) {
-      even += WideSums::even(sums[kPlanes - 1]) << kPlaneShift;
-      odd += sums[kPlanes - 1].odd << kPlaneShift;
-    }
-    interleave(even * static_cast<u16>(kKeyFactor) + static_cast<u16>(offset),
-               odd * static_cast<u16>(kKeyFactor) + static_cast<u16>(offset), reinterpret_cast<u16*>(keys));
-  } else {
-    u16 plane[kPlanes][64];
-    for (int p = 0; p < kPlanes; ++p)
-      interleave(WideSums::even(sums[p]), sums[p].odd, plane[p]);
-    ADAMAS_ROLLED
-    for (int i = 0; i < 64; i += 8) {
-      I32x8 sum = __builtin_convertvector(load<Vec<u16, 8>>(plane[0] + i), I32x8);
-      if constexpr (kPlanes == 2) {
-        sum += __builtin_convertvector(load<Vec<u16, 8>>(plane[kPlanes - 1] + i), I32x8) << kPlaneShift;
-      }
-      store(keys + i, sum * kKeyFactor + offset);
-    }
-  }
-}
-
-/// Order keys [kQueries][64] of a strip.
-template <int kQueries>
-ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries],
-                                 OrderKey (*keys)[64]) {
-  WideSums sums[kQueries][kPlanes];
-  ADAMAS_ROLLED
-  for (int unit = 0; unit + kUnitsPerSum <= kUnits; unit += kUnitsPerSum) {
-    add_units<kQueries, kUnitsPerSum>(strip, prepared, unit, sums);
-  }
-  constexpr int kRest = kUnits % kUnitsPerSum;
-  if constexpr (kRest > 0) add_units<kQueries, kRest>(strip, prepared, kUnits - kRest, sums);
-  ADAMAS_UNROLL
-  for (int q = 0; q < kQueries; ++q)
-    write_keys(sums[q], load<int>(prepared[q] + kTableBytes), keys[q]);
-}
-
-/// Order keys of the query heads first .. first + kQueries - 1 of K/V head `head`.
-template <int kQueries>
-ADAMAS_INLINE void score_heads(const Args& args, const Row& row, i64 head, int first, const Strip& strip,
-                               OrderKey (*keys)[64]) {
-  const u8* prepared[kQueries];
-  for (int q = 0; q < kQueries; ++q)
-    prepared[q] = prepared_query(args, row.number, head * kGroup + first + q);
-  score_strip<kQueries>(strip, prepared, keys + first);
-}
-
-/// Plain code rows (pages that no tile divides) of 64 tokens, as byte rows.
-using RowBuffer = u8[kTileTokens > 1 ? 1 : kRowBytes * 64];
-
-ADAMAS_FUNCTION void gather_rows(const u8* const (&rows)[64], u8* to) {
-  ADAMAS_ROLLED
-  for (int t = 0; t < 64; t += 16) {
-    ADAMAS_ROLLED
-    for (int j = 0; j < kRowBytes; j += 16) {
-      U8x16 block[16];
-      if (j + 16 <= kRowBytes) {
-        ADAMAS_UNROLL
-        for (int i = 0; i < 16; ++i)
-          block[i] = load<U8x16>(rows[t + i] + j);
-      } else {
-        ADAMAS_UNROLL
-        for (int i = 0; i < 16; ++i) {
-          block[i] = 0;
-          __builtin_memcpy(&block[i], rows[t + i] + j, kRowBytes % 16);
-        }
-      }
-      transpose(block);
-      for (int i = 0; i < smaller(16, kRowBytes - j); ++i)
-        store(to + (j + i) * 64 + t, block[i]);
-    }
-  }
-}
-
-/// Locates the codes of indexes base .. base + 63. Indexes outside begin..end-1 (what the row sees) may lie
-/// beyond the sequence's table: their lanes repeat the nearest one inside, and their keys are not used.
-ADAMAS_FUNCTION Strip locate_strip(const Args& args, const Row& row, i64 head, i64 base, i64 begin, i64 end,
-                                   RowBuffer& buffer, u32& status) {
-  Strip strip;
-  if constexpr (kTileTokens > 1) {
-    ADAMAS_UNROLL
-    for (int t = 0; t < Strip::kTiles; ++t) {
-      const i64 tile_base = base + t * kTileTokens;
-      const i64 index = smaller(larger(tile_base, begin), end - 1);
-      Slot slot = slot_of_index(args, row, index, status);
-      slot.token -= slot.token % kTileTokens;
-      strip.tile[t] = code_bytes(args, slot, head);
-    }
-  } else {
-    const u8* rows[64];
-    ADAMAS_ROLLED
-    for (int i = 0; i < 64; ++i) {
-      const i64 index = smaller(larger(base + i, begin), end - 1);
-      rows[i] = code_bytes(args, slot_of_index(args, row, index, status), head);
-    }
-    gather_rows(rows, buffer);
-    strip.tile[0] = buffer;
-  }
-  return strip;
-}
-
-ADAMAS_INLINE OrderKey* order_keys(const Args& args, i64 row, i64 selection) {
-  const i64 selections = args.kv_heads * kSelectionsPerKvHead;
-  return reinterpret_cast<OrderKey*>(args.keys_of_scores) +
-         (row * selections + selection) * args.score_stride;
-}
-
-/// Keys of a strip -> the selections' arrays, visible tokens only. `lane` is the strip's first visible token,
-/// standing at `position`.
-ADAMAS_FUNCTION void publish(const Args& args, const Row& row, i64 head, OrderKey (*keys)[64], int lane,
-                             int tokens, i64 position) {
-  if constexpr (kKvHeadScope) {  // the best of the group's query heads
-    for (int q = 1; q < kGroup; ++q) {
-      ADAMAS_ROLLED
-      for (int i = 0; i < 64; i += 8) {
-        using Keys8 = Vec<OrderKey, 8>;
-        const Keys8 best = load<Keys8>(keys[0] + i), other = load<Keys8>(keys[q] + i);
-        store(keys[0] + i, other > best ? other : best);
-      }
-    }
-  }
-  for (int s = 0; s < kSelectionsPerKvHead; ++s) {
-    OrderKey* const to = order_keys(args, row.number, head * kSelectionsPerKvHead + s) + position;
-    if (tokens == 64) {
-      using Keys32 = Vec<OrderKey, 32>;
-      store(to, load<Keys32>(keys[s]));
-      store(to + 32, load<Keys32>(keys[s] + 32));
+  for (i64 base = larger(tile_begin, begin & ~i64(63)); base < tile_end; base += 64) {
+    RowBuffer buffer;
+    const Strip strip =
+        locate_strip(args, row, head, base, base + kStripsAhead * 64, begin, end, buffer, status);
+    OrderKey keys[kGroup][64];
+    if (kKvHeadScope || selections.count > 1 || kGroup == 1) {
+      score_group(args, row, head, strip, keys);
     } else {
-      ADAMAS_ROLLED
-      for (int i = 0; i < tokens; ++i)
-        to[i] = keys[s][lane + i];
+      score_heads<1>(args, row, head, selections.first, strip, keys);
+    }
+    const int lane = static_cast<int>(base - tile_begin);
+    const u64 seen = (base < begin ? ~u64(0) << (begin - base) : ~u64(0)) &
+                     (end - base < 64 ? ~u64(0) >> (64 - (end - base)) : ~u64(0));
+    for (int s = selections.first; s < selections.first + selections.count; ++s) {
+      const KeptKeys kept = kept_keys(args, row.number, head * kSelectionsPerKvHead + s);
+      if (whole) {
+        __builtin_memcpy(kept.whole(tile) + lane, keys[s], sizeof keys[s]);
+        continue;
+      }
+      if (used[s] + 64 >= kMostCandidates) return false;
+      const OrderKey least = key_rule(prepared_query(args, row.number, head * kGroup + s)).least;
+      used[s] =
+          append(keys[s], lanes_that_reach(keys[s], least) & seen, lane, kept.candidates(tile), used[s]);
     }
   }
+  for (int s = selections.first; s < selections.first + selections.count; ++s)
+    kept_keys(args, row.number, head * kSelectionsPerKvHead + s).counts[tile] = whole ? kWholeTile : used[s];
+  return true;
 }
 
 }  // namespace adamas_cpu
@@ -248,29 +60,16 @@ ADAMAS_STAGE adamas_scan(const adamas_abi::Args* args, unsigned x, unsigned y, u
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
   if (row.visible() <= 0 || needs_no_lists(*args, row)) return;
-  // Tiles lie on multiples of 64 indexes from the one that holds position 0, so that strips are whole code
-  // tiles.
-  const i64 tile = (row.start & ~i64(63)) + i64(x) * kScanTile;
-  const i64 begin = row.start + row.first, end = row.start + row.own + 1;  // indexes that the row sees
+  const i64 begin = larger(tiles_begin(row) + i64(x) * kScanTile, row.start + row.first);
+  const i64 end = smaller(tiles_begin(row) + (i64(x) + 1) * kScanTile, row.start + row.own + 1);
+  if (begin >= end) return;
   u32 status = 0;
-  i64 scanned = 0;
-  ADAMAS_ROLLED
-  for (i64 base = tile; base < tile + kScanTile; base += 64) {
-    const i64 from = larger(base, begin), to = smaller(base + 64, end);
-    if (from >= to) continue;
-    RowBuffer buffer;
-    const Strip strip = locate_strip(*args, row, y, base, begin, end, buffer, status);
-    OrderKey keys[kGroup][64];
-    constexpr int kRest = kGroup % kQueriesTogether;
-    ADAMAS_ROLLED
-    for (int first = 0; first + kQueriesTogether <= kGroup; first += kQueriesTogether) {
-      score_heads<kQueriesTogether>(*args, row, y, first, strip, keys);
-    }
-    if constexpr (kRest > 0) score_heads<kRest>(*args, row, y, kGroup - kRest, strip, keys);
-    publish(*args, row, y, keys, static_cast<int>(from - base), static_cast<int>(to - from),
-            from - row.start);
-    scanned += to - from;
-  }
+  // Without a least key, and for a host that wants all scores, everything is kept.
+  const Selections all{0, kSelectionsPerKvHead};
+  const bool whole = args->out_scores != nullptr || kMostCandidates < 512 ||
+                     key_rule(prepared_query(*args, z, i64(y) * kGroup)).least == 0;
+  if (whole || !keep_tile(*args, row, y, x, all, false, status))
+    keep_tile(*args, row, y, x, all, true, status);
   report(*args, status);
-  count(*args, &adamas_abi::Counters::tokens_scanned, scanned);
+  count(*args, &adamas_abi::Counters::tokens_scanned, end - begin);
 }

@@ -98,7 +98,7 @@ Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence
   args.soft_cap = call.soft_cap;
   args.window = static_cast<int>(call.window);
 
-  args.score_stride = ceil_div(max_tokens, 64) * 64;
+  args.score_stride = codegen::cuda_generator().score_stride(spec, tuning, max_tokens);
   const std::int64_t lists = static_cast<std::int64_t>(rows()) * selections();
   prepared_.resize(rows() * query_heads() * codegen::cuda_generator().prepared_query_bytes(spec) / 8);
   order_keys_.assign(lists * args.score_stride * facts.key_bytes / 8, ~std::uint64_t{0});

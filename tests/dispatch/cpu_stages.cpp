@@ -15,6 +15,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "codegen/cpu_layout.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
 #include "runtime/device/shared_object.hpp"
 #include "templates/args.h"
@@ -127,6 +128,7 @@ class Scene {
 
   void check_codes();
   void check_selection();
+  void check_kept_keys();
   void check_attention();
   void check_wild_data();
 
@@ -368,7 +370,7 @@ void Scene::check_codes() {
 }
 
 void Scene::check_selection() {
-  const std::int64_t stride = (max_tokens_ + 63) / 64 * 64;
+  const std::int64_t stride = generator_.score_stride(spec_, tuning_, max_tokens_);
   const auto row_selections = static_cast<std::size_t>(rows_) * selections_;
   args_.prepared = keep(static_cast<std::size_t>(rows_) * heads_ * generator_.prepared_query_bytes(spec_))
                        ->as<unsigned char>();
@@ -430,6 +432,29 @@ void Scene::check_selection() {
   CHECK(wrong_slots == 0);
   CHECK(args_.counters->tokens_scanned == scanned);
   CHECK(args_.counters->rows == answered);
+  check_kept_keys();
+}
+
+// A host that wants no scores lets the scan keep candidates alone. Whatever key they must reach, the
+// selection is the one that all scores give: as guessed; so low that all are candidates, or too many for a
+// tile; so high that select has to score again.
+void Scene::check_kept_keys() {
+  const std::size_t lists = static_cast<std::size_t>(rows_) * selections_;
+  const std::vector<int> positions(args_.positions, args_.positions + lists * spec_.budget);
+  const std::vector<int> counts(args_.counts, args_.counts + lists);
+  args_.out_scores = nullptr;
+  for (const int least : {-1, 1, facts_.key_limit}) {
+    run(Stage::prepare_query);
+    for (std::int64_t query = 0; query < std::int64_t{rows_} * heads_ && least >= 0; ++query) {
+      unsigned char* const rule = args_.prepared + query * generator_.prepared_query_bytes(spec_) +
+                                  codegen::cpu_scan_layout(spec_).table_bytes;
+      std::memcpy(rule + sizeof(std::int32_t), &least, static_cast<std::size_t>(facts_.key_bytes));
+    }
+    run(Stage::scan);
+    run(Stage::select);
+    CHECK(std::equal(positions.begin(), positions.end(), args_.positions));
+    CHECK(std::equal(counts.begin(), counts.end(), args_.counts));
+  }
 }
 
 void Scene::check_rows(const std::vector<oracle::Output>& want, const char* what) {
