@@ -43,7 +43,6 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   const Facts facts = facts_of(spec);
   const CpuCodeLayout codes = cpu_code_layout(spec);
   const CpuScanLayout scan = cpu_scan_layout(spec);
-  const bool blocks = spec.cache_form == CacheForm::block_table;
 
   std::string text = "namespace adamas_cpu {\n\n";
   const auto line = [&text](std::string_view type, std::string_view name, const auto& value) {
@@ -85,8 +84,9 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   text += "static_assert(kScoreLimit == kHeadDim * (kBuckets - 1) * (kDot ? kQueryMax : 1));\n";
 
   text += "\n// Layout of codes and of prepared queries\n";
-  text += fmt::format("inline constexpr int kPageTokens = {};{}\n", blocks ? spec.page_size : 0,
-                      blocks ? "" : "  // known at run time");
+  text += fmt::format("inline constexpr int kPageTokens = {};{}\n", facts.page_tokens,
+                      facts.page_tokens > 0 ? "" : "  // known at run time");
+  line("bool", "kCsr", spec.cache_form == CacheForm::csr);
   line("int", "kTileTokens", codes.tile_tokens);
   line("int", "kRowBytes", codes.row_bytes);
   line("int", "kPreparedBytes", scan.prepared_bytes);

@@ -36,11 +36,12 @@ CpuCodeLayout cpu_code_layout(const Spec& spec) {
   CpuCodeLayout layout{};
   layout.row_bytes = spec.head_dim * facts_of(spec).code_bits / 8;
   layout.tile_tokens = 1;
-  if (spec.cache_form == CacheForm::contiguous) {
+  const int page_tokens = facts_of(spec).page_tokens;
+  if (page_tokens == 0) {
     layout.tile_tokens = 64;
   } else {
     for (const int tile : {64, 32, 16}) {
-      if (spec.page_size % tile != 0) continue;
+      if (page_tokens % tile != 0) continue;
       layout.tile_tokens = tile;
       break;
     }

@@ -80,9 +80,9 @@ class CudaGenerator final : public Generator {
     if (spec.kv_type != ElementType::f16 && spec.kv_type != ElementType::bf16) {
       refuse("kv_type", name(spec.kv_type), "is not generated for CUDA yet", "f16 and bf16 are");
     }
-    if (spec.cache_form != CacheForm::block_table && spec.cache_form != CacheForm::contiguous) {
+    if (spec.cache_form == CacheForm::pointers) {
       refuse("cache_form", name(spec.cache_form), "is not generated for CUDA yet",
-             "block_table and contiguous are");
+             "contiguous, block_table, csr and slots are");
     }
     if (spec.tables != Tables::shared) {
       refuse("tables", name(spec.tables), "is not generated for CUDA yet", "use tables=shared");
@@ -198,8 +198,8 @@ class CudaGenerator final : public Generator {
   }
 
   std::string layout_id(const Spec& spec) const override {
-    const std::string page =
-        spec.cache_form == CacheForm::contiguous ? std::string("rows") : fmt::format("p{}", spec.page_size);
+    const int tokens = facts_of(spec).page_tokens;
+    const std::string page = tokens == 0 ? std::string("rows") : fmt::format("p{}", tokens);
     return fmt::format("cuda/planes/b{}/d{}/{}/v1", spec.buckets, spec.head_dim, page);
   }
 

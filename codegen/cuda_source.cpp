@@ -44,8 +44,9 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += element("kKvType", spec.kv_type);
   text += element("kQueryType", spec.q_type);
   text += element("kOutType", spec.out_type);
-  text += boolean("kPaged", spec.cache_form == CacheForm::block_table);
-  text += integer("kPageSize", spec.page_size);
+  text += boolean("kPaged", facts.page_tokens > 0);
+  text += integer("kPageSize", std::max(1, facts.page_tokens));
+  text += boolean("kCsr", spec.cache_form == CacheForm::csr);
   text += boolean("kLse", spec.lse);
   text += boolean("kSoftCap", spec.soft_cap);
   text += boolean("kWindow", spec.window);

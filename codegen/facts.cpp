@@ -17,6 +17,9 @@ Facts facts_of(const Spec& spec) {
   facts.key_limit = dot ? 2 * facts.score_limit : facts.score_limit;
   facts.key_forced = facts.key_limit + 1;
   facts.key_bytes = facts.key_forced < (1 << 16) ? 2 : 4;
+  facts.page_tokens = spec.cache_form == CacheForm::contiguous ? 0
+                      : spec.cache_form == CacheForm::slots    ? 1
+                                                               : spec.page_size;
   facts.selections_per_kv_head = spec.scope == Scope::query_head ? spec.group : 1;
   return facts;
 }

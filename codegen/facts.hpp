@@ -32,6 +32,7 @@ struct Facts {
   int key_forced;     ///< key_limit + 1
   int key_bytes;      ///< 2 if key_forced < 2^16, else 4
   int selections_per_kv_head;  ///< group, or 1 in kv_head scope
+  int page_tokens;  ///< of the pages that tables name: page_size, 1 for slots; 0 = contiguous, a capacity says
 };
 Facts facts_of(const Spec&);
 

@@ -32,7 +32,7 @@ struct Spec {
   ElementType q_type = ElementType::f16;
   ElementType out_type = ElementType::f16;
   CacheForm cache_form = CacheForm::block_table;
-  int page_size = 16;  ///< 1..1024; block_table, csr and pointers
+  int page_size = 16;  ///< 1..1024; block_table, csr and pointers; see Facts::page_tokens
   Tables tables = Tables::shared;
   bool lse = true;
   bool soft_cap = false;

@@ -24,11 +24,15 @@ struct Args {
   const void* values;
   i64 key_page_stride, key_token_stride, key_head_stride;
   i64 value_page_stride, value_token_stride, value_head_stride;
-  const int* table;  // block_table: [batch, table_stride]
+  // Pages of the sequences. block_table, slots: [batch, table_stride]. csr: [table_stride] in all, those of sequence b
+  // from indptr[b] to indptr[b + 1] - 1.
+  const int* table;
   i64 table_stride;
+  const int* indptr;  // csr: [batch + 1]
 
   // Geometry of the slots. Slot s lies in page s / page_tokens at token s % page_tokens; page_tokens is the Spec's
-  // page_size for block_table, the tokens of one sequence row (or of the whole packed array) for contiguous.
+  // page_size where there are tables (1 for slots), the tokens of one sequence row (or of the whole packed array) for
+  // contiguous.
   i64 page_tokens;
   i64 pages;           // pages that exist; page indices are clamped below it
   i64 sequence_slots;  // contiguous: slots between sequences' rows; 0 = packed

@@ -129,8 +129,9 @@ typedef struct adamas_capacity {
   int32_t kv_heads ADAMAS_ZERO; /* K/V heads of the layer, >= 1; query heads = kv_heads * group */
   int64_t max_tokens ADAMAS_ZERO; /* tokens of one sequence, 1 .. 2^30 */
   /* Physical token slots of the cache. 0: max_batch * max_tokens, each sequence rounded up to pages.
-   * block_table: rounded up to pages. contiguous: 0 = one row of max_tokens slots a sequence (slot = b * max_tokens +
-   * start + position); > 0 = one packed array of that many slots (slot = start + position; `starts` required). */
+   * Forms with pages: rounded up to pages. contiguous: 0 = one row of max_tokens slots a sequence (slot = b *
+   * max_tokens + start + position); > 0 = one packed array of that many slots (slot = start + position; `starts`
+   * required). */
   int64_t max_slots ADAMAS_ZERO;
 } adamas_capacity;
 
@@ -192,16 +193,26 @@ ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_pl
 /* ---- the cache, as the host keeps it ------------------------------------------------------------------- */
 
 /* Element [page, token in page, head, i] of K is at key + page*key_page_stride + token*key_token_stride +
- * head*key_head_stride + i; V likewise. In the contiguous form a page is one sequence's row (or, packed, the whole
- * array: then the page strides are unused). */
+ * head*key_head_stride + i; V likewise. A physical slot is page * tokens of a page + token in page.
+ *
+ * The Spec's cache_form says how positions become pages; index i of a sequence is its start + position:
+ *   contiguous   a page is one sequence's row (or, packed, the whole array: then the page strides are unused)
+ *   block_table  index i lies in page table[b * table_stride + i / page_size], at token i % page_size
+ *   slots        index i lies in slot table[b * table_stride + i]; the page strides are unused
+ *   csr          index i lies in page table[indptr[b] + i / page_size], at token i % page_size; table has
+ *                table_stride entries in all. A range of indptr that is empty, or not inside the table, is reported
+ *                (BAD_TABLE) where a row needs it, and table[0] stands for its pages
+ * Entries that no position of a sequence needs are never read. */
 typedef struct adamas_cache {
   const void* key ADAMAS_ZERO;
   const void* value ADAMAS_ZERO;
   int64_t key_page_stride ADAMAS_ZERO, key_token_stride ADAMAS_ZERO, key_head_stride ADAMAS_ZERO;
   int64_t value_page_stride ADAMAS_ZERO, value_token_stride ADAMAS_ZERO, value_head_stride ADAMAS_ZERO;
-  /* block_table: [batch, table_stride] page of each block of a sequence, device memory */
+  /* block_table, slots: [batch, table_stride]; csr: [table_stride]; device memory */
   const int32_t* table ADAMAS_ZERO;
-  int64_t table_stride ADAMAS_ZERO; /* entries a sequence; >= pages that max_tokens (plus its start) needs */
+  /* entries a sequence, >= pages that max_tokens (plus its start) needs; csr: entries in all */
+  int64_t table_stride ADAMAS_ZERO;
+  const int32_t* indptr ADAMAS_ZERO; /* csr: [batch + 1], where each sequence's entries begin and the last end */
 } adamas_cache;
 
 /* ---- encode: stored keys -> codes ---------------------------------------------------------------------- */

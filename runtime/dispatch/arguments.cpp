@@ -67,8 +67,12 @@ class Checker {
     const auto type = kernel_.spec().kv_type;
     const Geometry& geometry = kernel_.geometry();
     tensor("cache." + field, base, type);
-    stride("cache." + field + "_page_stride", page, geometry.pages, dim, type);
-    stride("cache." + field + "_token_stride", token, geometry.page_tokens, dim, type);
+    if (kernel_.spec().cache_form == codegen::CacheForm::slots) {
+      stride("cache." + field + "_token_stride", token, geometry.slots, dim, type);
+    } else {
+      stride("cache." + field + "_page_stride", page, geometry.pages, dim, type);
+      stride("cache." + field + "_token_stride", token, geometry.page_tokens, dim, type);
+    }
     stride("cache." + field + "_head_stride", head, kernel_.capacity().kv_heads, dim, type);
   }
 
@@ -85,14 +89,13 @@ class Checker {
   /// How positions become slots: needed by everything that reads the cache or the codes by position.
   void table(const adamas_call& call) const {
     const Geometry& geometry = kernel_.geometry();
-    if (kernel_.spec().cache_form == codegen::CacheForm::block_table) {
+    const codegen::CacheForm form = kernel_.spec().cache_form;
+    if (form != codegen::CacheForm::contiguous) {
       check_pointer("cache.table", call.cache.table, alignof(std::int32_t));
-      const std::int64_t pages =
-          (kernel_.capacity().max_tokens + geometry.page_tokens - 1) / geometry.page_tokens;
-      if (call.cache.table_stride < pages) {
-        refuse("cache.table_stride", fmt::to_string(call.cache.table_stride),
-               fmt::format("must hold the {} pages of max_tokens {}", pages, kernel_.capacity().max_tokens));
-      }
+      check_table_stride(call.cache.table_stride);
+    }
+    if (form == codegen::CacheForm::csr) {
+      check_pointer("cache.indptr", call.cache.indptr, alignof(std::int32_t));
     }
     if (geometry.packed) {
       check_pointer("starts", call.starts, alignof(std::int32_t));
@@ -100,6 +103,21 @@ class Checker {
       check_optional("starts", call.starts, alignof(std::int32_t));
     }
     check_pointer("lengths", call.lengths, alignof(std::int32_t));
+  }
+
+  void check_table_stride(std::int64_t stride) const {
+    const std::int64_t page = kernel_.geometry().page_tokens, tokens = kernel_.capacity().max_tokens;
+    const std::int64_t pages = (tokens + page - 1) / page;
+    constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+    if (kernel_.spec().cache_form == codegen::CacheForm::csr) {
+      if (stride >= 1 && stride <= kMost) return;
+      refuse("cache.table_stride", fmt::to_string(stride), fmt::format("must be 1..{}", kMost),
+             "it is the number of entries in the whole table");
+    }
+    if (stride < pages) {
+      refuse("cache.table_stride", fmt::to_string(stride),
+             fmt::format("must hold the {} pages of max_tokens {}", pages, tokens));
+    }
   }
 
   void rows(const std::string& field, const void* base, RowStrides strides, int row_count, int dim,

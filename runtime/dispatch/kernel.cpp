@@ -73,8 +73,7 @@ Geometry geometry_of(const codegen::Spec& spec, const Capacity& capacity) {
   check_range("capacity.max_tokens", capacity.max_tokens, std::int64_t{1}, kMaxTokens);
   check_range("capacity.max_slots", capacity.max_slots, std::int64_t{0}, kMaxSlots);
   Geometry geometry;
-  if (spec.cache_form == codegen::CacheForm::block_table) {
-    const std::int64_t page = spec.page_size;
+  if (const std::int64_t page = codegen::facts_of(spec).page_tokens; page > 0) {
     const std::int64_t pages_a_sequence = (capacity.max_tokens + page - 1) / page;
     geometry.page_tokens = page;
     geometry.pages = capacity.max_slots > 0 ? (capacity.max_slots + page - 1) / page

@@ -21,8 +21,8 @@ struct Capacity {
   std::int64_t max_slots = 0;
 };
 
-/// How capacities become slots and pages. A contiguous cache is pages of one whole sequence row, or, packed,
-/// one page.
+/// How capacities become slots and pages. A page of `slots` is one token; a contiguous cache is pages of one
+/// whole sequence row, or, packed, one page.
 struct Geometry {
   std::int64_t page_tokens = 0;
   std::int64_t pages = 0;
@@ -81,7 +81,8 @@ class Kernel {
   Geometry geometry_;
   codegen::CodeStrides code_strides_;
   PrepareReport report_;
-  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;  ///< by unit; null if it has none
+  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()>
+      modules_;  ///< by unit; null if it has none
 };
 
 /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming the capacity at fault.

@@ -38,7 +38,7 @@ Args kernel_args(const Kernel& kernel) {
   return args;
 }
 
-void put_cache(Args& args, const adamas_cache& cache) {
+void put_cache(Args& args, const Kernel& kernel, const adamas_cache& cache) {
   args.keys = cache.key;
   args.values = cache.value;
   args.key_page_stride = cache.key_page_stride;
@@ -49,13 +49,18 @@ void put_cache(Args& args, const adamas_cache& cache) {
   args.value_head_stride = cache.value_head_stride;
   args.table = cache.table;
   args.table_stride = cache.table_stride;
+  args.indptr = cache.indptr;
+  if (kernel.spec().cache_form == codegen::CacheForm::slots) {  // a page is one token
+    args.key_page_stride = cache.key_token_stride;
+    args.value_page_stride = cache.value_token_stride;
+  }
 }
 
 /// Everything a call says, apart from who gets positions.
 Args call_args(const Plan& plan, const WorkspaceLayout& layout, const adamas_call& call) {
   const Kernel& kernel = plan.kernel();
   Args args = kernel_args(kernel);
-  put_cache(args, call.cache);
+  put_cache(args, kernel, call.cache);
   args.codes = static_cast<unsigned char*>(const_cast<void*>(call.codes));
   args.query = call.query;
   const RowStrides query = query_strides(kernel, call);
@@ -135,7 +140,7 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   check_encode(kernel, request);
   if (request.count == 0) return;
   Args args = kernel_args(kernel);
-  put_cache(args, request.cache);
+  put_cache(args, kernel, request.cache);
   args.codes = static_cast<unsigned char*>(request.codes);
   args.slots = request.slots;
   args.first_slot = request.first_slot;

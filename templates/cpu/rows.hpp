@@ -13,14 +13,32 @@ namespace adamas_cpu {
 struct Row {
   i64 number;  // of the call
   i64 sequence;
-  i64 length;  // tokens of the sequence, clamped
-  i64 start;   // index of position 0
+  i64 length;        // tokens of the sequence, clamped
+  i64 start;         // index of position 0
+  const int* table;  // its pages, where there are tables
+  i64 indexes;       // that these pages have
   i64 first;
   i64 own;
   bool clamped;  // the length was not within 0..max_tokens
 
   i64 visible() const { return own - first + 1; }
 };
+
+/// Where the row's pages are listed.
+ADAMAS_INLINE void find_pages(const Args& args, Row& row) {
+  i64 first = row.sequence * args.table_stride, pages = args.table_stride;
+  if constexpr (kCsr) {
+    first = args.indptr[row.sequence];
+    pages = args.indptr[row.sequence + 1] - first;
+    // What is no range of the table, or an empty one, has no place: any index is reported and becomes 0.
+    if (first < 0 || pages <= 0 || first + pages > args.table_stride) {
+      first = 0, pages = 1;
+      row.start = i64(1) << 40;
+    }
+  }
+  row.table = args.table + first;
+  row.indexes = pages * kPageTokens;
+}
 
 ADAMAS_FUNCTION Row row_of(const Args& args, unsigned number) {
   Row row{};
@@ -30,6 +48,7 @@ ADAMAS_FUNCTION Row row_of(const Args& args, unsigned number) {
   row.length = smaller(larger(given, i64(0)), args.max_tokens);
   row.clamped = row.length != given;
   row.start = args.starts != nullptr ? args.starts[row.sequence] : 0;
+  if constexpr (kPageTokens > 0) find_pages(args, row);
   row.own = row.length - kQueryRows + number % kQueryRows;
   if (row.own < 0) {
     row.own = -1;
@@ -63,7 +82,7 @@ ADAMAS_FUNCTION void count_row(const Args& args, const Row& row, int heads) {
   count(args, &adamas_abi::Counters::rows, row.visible() > 0 ? heads : 0);
 }
 
-/// Tokens of a page: known at compile time where pages are blocks of a table.
+/// Tokens of a page: known at compile time where there are tables.
 ADAMAS_INLINE i64 page_tokens(const Args& args) { return kPageTokens > 0 ? kPageTokens : args.page_tokens; }
 
 /// A token's place in the cache.
@@ -83,9 +102,8 @@ ADAMAS_INLINE i64 clamp_index(i64 index, i64 limit, u32& status) {
 /// The slot of index `index` (start + position) of a row's sequence.
 ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u32& status) {
   if constexpr (kPageTokens > 0) {
-    const i64 indexes = args.table_stride * kPageTokens;
-    const u64 inside = static_cast<u64>(clamp_index(index, indexes, status));
-    const i64 entry = args.table[row.sequence * args.table_stride + static_cast<i64>(inside / kPageTokens)];
+    const u64 inside = static_cast<u64>(clamp_index(index, row.indexes, status));
+    const i64 entry = row.table[inside / kPageTokens];
     return {clamp_index(entry, args.pages, status), static_cast<i64>(inside % kPageTokens)};
   } else {
     return {args.sequence_slots > 0 ? row.sequence : 0, clamp_index(index, args.page_tokens, status)};

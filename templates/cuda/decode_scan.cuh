@@ -88,7 +88,13 @@ __device__ __forceinline__ void keep(T*& pointer) {
   asm volatile("" : "+l"(pointer));
 }
 
-/// The codes of a warp's slice, copied to its ring a piece at a time.
+/// Slot indexes from `index` on that a sequence has.
+__device__ __forceinline__ int tokens_up_to(unsigned last, unsigned index) {
+  return index > last ? 0 : static_cast<int>(min(last - index, 0x7ffffffeu)) + 1;
+}
+
+/// The codes of a warp's slice, copied to its ring a piece at a time. Where the row's table ends before the
+/// row does, scores are of what lay in the ring before: such a row is reported, and its answer is of no use.
 class CodeStream {
  public:
   /// @param seen  tokens that the row sees from the slice's first on; the table need not hold more
@@ -101,7 +107,7 @@ class CodeStream {
         index_(places.start + static_cast<unsigned>(slice.first)),
         last_page_(places.last_page),
         tokens_(slice.tokens),
-        seen_(min(seen, slice.tokens)),
+        seen_(min(min(seen, slice.tokens), tokens_up_to(places.last, index_))),
         ring_(ring),
         ring_bytes_(args.ring_stages * kPieceBytes) {
     keep(codes_);

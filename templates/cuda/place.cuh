@@ -11,7 +11,7 @@ struct Place {
   int token;
 };
 
-/// Tokens of a page: known here for block tables, a capacity of the cache otherwise.
+/// Tokens of a page: known here where there are tables, a capacity of the cache otherwise.
 __device__ __forceinline__ i64 page_tokens(const Args& args) {
   return kPaged ? i64{kPageSize} : args.page_tokens;
 }
@@ -25,7 +25,7 @@ __device__ __forceinline__ i64 clamp_index(i64 value, i64 limit, unsigned& statu
 
 /// How the positions of one sequence become places. Made once a row: what follows is 32-bit arithmetic.
 struct Places {
-  const int* table;  ///< the sequence's row of the block table
+  const int* table;  ///< pages of the sequence
   unsigned start;    ///< slot index of position 0 in the sequence
   unsigned last;     ///< last valid slot index
   int last_page;     ///< of the cache
@@ -35,8 +35,17 @@ struct Places {
 __device__ __forceinline__ Places places_of_sequence(const Args& args, int sequence, unsigned& status) {
   const i64 start = args.starts == nullptr ? 0 : __ldg(args.starts + sequence);
   constexpr i64 kMostSlots = 0x7fffffff;  // slots are counted in 31 bits
-  const i64 slots = min(kPaged ? args.table_stride * kPageSize : args.page_tokens, kMostSlots);
-  return {kPaged ? args.table + sequence * args.table_stride : nullptr,
+  i64 first_page = sequence * args.table_stride, pages = args.table_stride;
+  if constexpr (kCsr) {
+    first_page = __ldg(args.indptr + sequence);
+    pages = __ldg(args.indptr + sequence + 1) - first_page;
+    // What is no range of the table, or an empty one, has no place: any index is reported and becomes 0.
+    if (first_page < 0 || pages <= 0 || first_page + pages > args.table_stride) {
+      return {args.table, static_cast<unsigned>(kMostSlots), 0, static_cast<int>(args.pages - 1), 0};
+    }
+  }
+  const i64 slots = min(kPaged ? pages * kPageSize : args.page_tokens, kMostSlots);
+  return {kPaged ? args.table + first_page : nullptr,
           static_cast<unsigned>(clamp_index(start, slots, status)), static_cast<unsigned>(slots - 1),
           static_cast<int>(args.pages - 1), args.sequence_slots > 0 ? sequence : 0};
 }

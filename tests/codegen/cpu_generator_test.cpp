@@ -44,7 +44,6 @@ TEST_CASE("CPU generator: refuses by name what it cannot generate") {
   };
   for (const Refused& refused :
        {Refused{"kv_type=f8e4m3fn", "kv_type"}, Refused{"kv_type=q8_0", "kv_type"},
-        Refused{"cache_form=csr", "cache_form"}, Refused{"cache_form=slots", "cache_form"},
         Refused{"cache_form=pointers", "cache_form"}, Refused{"tables=split", "tables"}}) {
     const Spec spec = spec_of(refused.spec);
     try {
@@ -56,7 +55,8 @@ TEST_CASE("CPU generator: refuses by name what it cannot generate") {
       CHECK(!error.hint().empty());
     }
   }
-  for (const char* accepted : {"", "kv_type=f32", "kv_type=bf16 cache_form=contiguous"}) {
+  for (const char* accepted :
+       {"", "kv_type=f32", "kv_type=bf16 cache_form=contiguous", "cache_form=csr", "cache_form=slots"}) {
     const Spec spec = spec_of(accepted);
     CHECK_NOTHROW(cpu_generator().check(spec, cpu_generator().default_tuning(spec, kTarget), kTarget));
   }
@@ -85,6 +85,8 @@ TEST_CASE(
 
   CHECK(cpu_generator().layout_id(spec_of("page_size=64")) == "cpu/nibble-tile64/b4/d128/v1");
   CHECK(cpu_generator().layout_id(spec_of("page_size=1 buckets=8")) == "cpu/nibble-rows/b8/d128/v1");
+  CHECK(cpu_generator().layout_id(spec_of("cache_form=slots")) == "cpu/nibble-rows/b4/d128/v1");
+  CHECK(cpu_generator().layout_id(spec_of("cache_form=csr page_size=32")) == "cpu/nibble-tile32/b4/d128/v1");
 }
 
 TEST_CASE("CPU generator: no sum of table entries overflows") {

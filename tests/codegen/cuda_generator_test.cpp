@@ -93,8 +93,6 @@ TEST_CASE("cuda: what cannot be generated is refused by name") {
   refused("kv_type=f8e4m3fn q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=q8_0 q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=f32", "kv_type");
-  refused("cache_form=csr", "cache_form");
-  refused("cache_form=slots", "cache_form");
   refused("cache_form=pointers", "cache_form");
   refused("tables=split", "tables");
   CHECK(refusal("").field().empty());
@@ -163,6 +161,8 @@ TEST_CASE("cuda: the code layout follows from the Spec and has an id of its own"
   const Spec spec = Spec::parse("head_dim=80 buckets=8 page_size=48");
   CHECK(cuda.layout_id(spec) == "cuda/planes/b8/d80/p48/v1");
   CHECK(cuda.layout_id(Spec::parse("cache_form=contiguous")) == "cuda/planes/b4/d128/rows/v1");
+  CHECK(cuda.layout_id(Spec::parse("cache_form=csr page_size=64")) == "cuda/planes/b4/d128/p64/v1");
+  CHECK(cuda.layout_id(Spec::parse("cache_form=slots")) == "cuda/planes/b4/d128/p1/v1");
   CHECK(cuda.code_row_bytes(spec) == 3 * 3 * 4);  // 3 planes of 3 words
   const CodeStrides strides = cuda.code_strides(spec, 7, 48);
   CHECK(strides.plane == 48 * 12);

@@ -11,6 +11,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/cuda_emulation/block.hpp"
@@ -154,6 +155,34 @@ TEST_CASE("a cluster clamps and reports what is out of range, and never follows 
     CHECK(problem.counters.status == counters.status);
     CHECK(problem.counters.clamped_rows == counters.clamped_rows);
   });
+}
+
+TEST_CASE("ranges of a table that are none have no place, and harm no other row") {
+  const int index = 7;
+  Problem problem(index, RowKind::kNormal, {180, 180, 180});
+  REQUIRE(problem.spec.cache_form == codegen::CacheForm::csr);
+  problem.encode();
+  problem.decode_by_stages(0);
+  const Answer clean(problem);
+  const int good = problem.args.indptr[2], end = problem.args.indptr[3];
+  constexpr int kHuge = std::numeric_limits<int>::max();
+  for (const auto& [first, second] :
+       {std::pair{kHuge, -kHuge}, std::pair{0, 0}, std::pair{0, good / 2 - 9}}) {
+    CAPTURE(first);
+    const std::vector<int> ranges{first, second, good, end};
+    problem.args.indptr = ranges.data();
+    for (const bool by_stages : {true, false}) {
+      problem.counters = {};
+      if (by_stages) problem.decode_by_stages(0);
+      if (!by_stages) problem.decode_in_clusters(4, 0, Lists::none);
+      CHECK(problem.counters.status == adamas_abi::kBadTable);
+      const int row = 2 * problem.spec.query_rows;
+      for (int head = 0; head < problem.query_heads(); ++head) {
+        const auto at = static_cast<std::size_t>(row) * problem.query_heads() + head;
+        CHECK(problem.lse[at] == static_cast<float>(clean.values[at]));
+      }
+    }
+  }
 }
 
 TEST_CASE("the generator's own choice of a cluster fits the shape, or there is none") {

@@ -111,15 +111,21 @@ Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence
 }
 
 void Problem::lay_out_cache(oracle::Random& random) {
-  const bool paged = spec.cache_form == CacheForm::block_table;
+  const bool paged = spec.cache_form != CacheForm::contiguous;
   for (int b = 0; b < batch(); ++b) {
     starts_.push_back(static_cast<int>(random.integer(0, 5)));
   }
   // One page more than the longest sequence needs, and shared pages nowhere: every token has a slot of its
   // own.
-  args.page_tokens = paged ? spec.page_size : max_tokens + 5;
-  args.table_stride = paged ? ceil_div(max_tokens + 5, spec.page_size) : 1;
+  args.page_tokens = paged ? facts.page_tokens : max_tokens + 5;
+  args.table_stride = paged ? ceil_div(max_tokens + 5, args.page_tokens) : 1;
   args.pages = batch() * args.table_stride;
+  if (spec.cache_form == CacheForm::csr) {
+    for (int b = 0; b <= batch(); ++b)
+      indptr_.push_back(static_cast<int>(b * args.table_stride));
+    args.indptr = indptr_.data();
+    args.table_stride = args.pages;
+  }
   args.sequence_slots = paged ? 0 : args.page_tokens;
   args.starts = starts_.data();
   table_.resize(args.pages);
@@ -210,7 +216,8 @@ void Problem::make_burst(int first, int count) {
 std::int64_t Problem::slot(int sequence, int position) const {
   const std::int64_t token = starts_[sequence] + position;
   if (spec.cache_form == CacheForm::contiguous) return sequence * args.page_tokens + token;
-  const int page = table_[sequence * args.table_stride + token / args.page_tokens];
+  const std::int64_t first = indptr_.empty() ? sequence * args.table_stride : indptr_[sequence];
+  const int page = table_[first + token / args.page_tokens];
   return page * args.page_tokens + token % args.page_tokens;
 }
 

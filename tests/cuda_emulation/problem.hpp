@@ -82,7 +82,7 @@ class Problem {
   void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);
 
   std::vector<std::uint16_t> keys_, values_;
-  std::vector<int> table_, starts_;
+  std::vector<int> table_, starts_, indptr_;
   std::vector<std::uint32_t> query_, out_;  // words: room and alignment for any element type
   std::vector<std::uint64_t> prepared_, order_keys_;
   std::vector<float> partial_, sink_logits_;

@@ -1,7 +1,7 @@
 // The Specs whose CUDA source the emulation compiles for the CPU. Small budgets and blocks keep it quick;
 // between them they reach every branch of the templates: each family of Hadamard sizes, code widths, both
 // estimators and scopes, 16-bit and 32-bit order keys and scores on chip, one and several rounds of four
-// query heads, both cache forms, every type. Two are too large for the decode unit.
+// query heads, every cache form and type. Two are too large for the decode unit.
 #pragma once
 
 namespace adamas::cuda_emulation {
@@ -13,7 +13,7 @@ struct EmulatedSpec {
 
 inline constexpr EmulatedSpec kSpecs[] = {
     {"budget=40 sink=2 recent=3", ""},
-    {"head_dim=80 value_dim=48 buckets=8 group=3 budget=16 kv_type=bf16 page_size=1",
+    {"head_dim=80 value_dim=48 buckets=8 group=3 budget=16 kv_type=bf16 cache_form=slots",
      "scan_tile=64 chunk=32 dense_chunk=16 threads=64 decode_threads=64"},
     {"head_dim=112 estimator=manhattan group=2 scope=kv_head budget=45 query_rows=3 cache_form=contiguous "
      "q_type=f32",
@@ -28,7 +28,7 @@ inline constexpr EmulatedSpec kSpecs[] = {
      "scan_tile=64 chunk=32 dense_chunk=32 threads=128 decode_threads=128"},
     {"head_dim=16 value_dim=240 query_bits=3 group=9 scope=kv_head budget=33 page_size=7",
      "scan_tile=64 chunk=32 dense_chunk=24 threads=64 decode_threads=64"},
-    {"head_dim=64 group=8 budget=72 sink=1 query_bits=5 page_size=16",
+    {"head_dim=64 group=8 budget=72 sink=1 query_bits=5 cache_form=csr page_size=16",
      "scan_tile=64 chunk=64 dense_chunk=64 threads=64 decode_threads=64"},
     {"head_dim=64 value_dim=16 group=2 budget=129 buckets=8 estimator=manhattan cache_form=contiguous "
      "out_type=f32",

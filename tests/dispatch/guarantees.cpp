@@ -54,7 +54,9 @@ void check_rows_are_independent(const Context& context) {
        {"head_dim=64 group=4 budget=200",
         "head_dim=64 group=4 budget=24 page_size=7 estimator=manhattan scope=kv_head "
         "query_rows=2",
-        "head_dim=96 group=3 budget=24 cache_form=contiguous"}) {
+        "head_dim=96 group=3 budget=24 cache_form=contiguous",
+        "head_dim=64 group=2 budget=24 cache_form=slots",
+        "head_dim=64 group=2 budget=24 cache_form=csr page_size=48"}) {
     INFO(spec);
     // Long enough for several chunks of every operation, and short ones that attend to everything.
     const std::vector<Sequence> batch = {{1, 1500}, {2, 3}, {3, 640}, {4, 129}, {5, 24}};
@@ -176,7 +178,8 @@ void check_codes_travel(const Context& context) {
   const auto exported = bytes.read<std::uint8_t>();
   CHECK(std::all_of(exported.begin(), exported.end(), [](auto code) { return code < 4; }));
 
-  for (const std::string form : {"page_size=48", "page_size=1", "page_size=64", "cache_form=contiguous"}) {
+  for (const std::string form : {"page_size=48", "page_size=1", "page_size=64", "cache_form=contiguous",
+                                 "cache_form=slots", "cache_form=csr page_size=16"}) {
     INFO(form);
     const SmallProblem to(context, {.spec = "head_dim=80 group=2 budget=12 " + form, .sequences = batch});
     const int run = static_cast<int>(std::min<std::int64_t>(to.page_tokens, 100));

@@ -1,5 +1,5 @@
-// A host engine's cache as tests make it: where tokens lie (pages anywhere, packed arrays, starts), and K and V in the
-// layouts that hosts use. What no sequence owns is NaN.
+// A host engine's cache as tests make it: where tokens lie (pages anywhere, packed arrays, starts), and K and
+// V in the layouts that hosts use. What no sequence owns is NaN.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ namespace adamas::tests {
 /// Where every token of every sequence lies.
 struct Placement {
   std::int64_t page_tokens = 0, pages = 0, max_tokens = 0, max_slots = 0, table_stride = 0;
-  std::vector<std::int32_t> starts, table;
-  std::vector<std::vector<std::int64_t>> slots;  ///< [sequence][position]
+  std::vector<std::int32_t> starts, table, indptr;  ///< indptr: used by csr alone
+  std::vector<std::vector<std::int64_t>> slots;     ///< [sequence][position]
 };
 
 Placement place(const Scenario& scenario, const codegen::Spec& spec, oracle::Random& random);
@@ -33,8 +33,12 @@ struct HostCache {
 class CacheBuilder {
  public:
   CacheBuilder(const Scenario& scenario, const codegen::Spec& spec, const Placement& placement)
-      : spec_(spec), placement_(placement), heads_(scenario.kv_heads), layout_(scenario.layout) {
-    const std::int64_t tokens = placement.page_tokens;
+      : spec_(spec),
+        slots_form_(spec.cache_form == codegen::CacheForm::slots),
+        page_tokens_(slots_form_ ? placement.max_slots : placement.page_tokens),
+        heads_(scenario.kv_heads),
+        layout_(scenario.layout) {
+    const std::int64_t tokens = page_tokens_;
     const bool together = layout_ == HostLayout::interleaved;
     const std::int64_t key_dim = together ? spec.head_dim + spec.value_dim : spec.head_dim;
     const std::int64_t value_dim = together ? key_dim : spec.value_dim;
@@ -48,7 +52,7 @@ class CacheBuilder {
     strides(value_dim, cache_.strides.value_page_stride, cache_.strides.value_token_stride,
             cache_.strides.value_head_stride);
     const auto width = static_cast<std::size_t>(element_bytes(spec.kv_type));
-    const auto rows = static_cast<std::size_t>(placement.pages * tokens * heads_);
+    const auto rows = static_cast<std::size_t>(placement.pages * placement.page_tokens * heads_);
     // What no sequence owns is NaN in every type: reading it would show.
     cache_.key.assign(rows * key_dim * width, std::byte{0xff});
     if (!together) cache_.value.assign(rows * value_dim * width, std::byte{0xff});
@@ -56,7 +60,7 @@ class CacheBuilder {
 
   void put(std::int64_t slot, int head, const std::vector<std::byte>& key,
            const std::vector<std::byte>& value) {
-    const std::int64_t page = slot / placement_.page_tokens, token = slot % placement_.page_tokens;
+    const std::int64_t page = slot / page_tokens_, token = slot % page_tokens_;
     const auto width = static_cast<std::int64_t>(element_bytes(spec_.kv_type));
     const auto& s = cache_.strides;
     const auto key_at =
@@ -71,11 +75,16 @@ class CacheBuilder {
     }
   }
 
-  HostCache take() { return std::move(cache_); }
+  HostCache take() {
+    // Of one big page: strides between pages are not used.
+    if (slots_form_) cache_.strides.key_page_stride = cache_.strides.value_page_stride = -77;
+    return std::move(cache_);
+  }
 
  private:
   const codegen::Spec& spec_;
-  const Placement& placement_;
+  const bool slots_form_;
+  const std::int64_t page_tokens_;
   int heads_;
   HostLayout layout_;
   HostCache cache_{};

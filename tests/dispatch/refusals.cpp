@@ -25,7 +25,7 @@ struct Broken {
 
 /// Null, and one byte off, of a pointer of the block.
 template <class Args, class T>
-void add_pointer(std::vector<Broken<Args>>& all, const std::string& field, T* Args::*member) {
+void add_pointer(std::vector<Broken<Args>>& all, const std::string& field, T* Args::* member) {
   all.push_back({field, "must point to device memory", [member](Args& args) { args.*member = nullptr; }});
   all.push_back({field, "must be aligned to", [member](Args& args) {
                    args.*member = reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(args.*member) + 1);
@@ -52,6 +52,35 @@ void check_calls(const SmallProblem& problem, Operation operation, const std::ve
   }
   problem.context.synchronize();
   CHECK(problem.outputs_are_poison());
+}
+
+/// What the forms of a cache add.
+void check_bad_tables(const Context& context) {
+  const auto misaligned = [](const std::int32_t*& pointer) {
+    pointer = reinterpret_cast<const std::int32_t*>(reinterpret_cast<std::uintptr_t>(pointer) + 2);
+  };
+  const SmallProblem slots(context, {.spec = "head_dim=64 group=2 budget=16 cache_form=slots"});
+  const SmallProblem csr(context, {.spec = "head_dim=64 group=2 budget=16 cache_form=csr page_size=8"});
+  for (const Operation operation : {&Plan::select, &Plan::decode, &Plan::dense}) {
+    check_calls(
+        slots, operation,
+        {{"cache.table", "must point", [](Call& call) { call.cache.table = nullptr; }},
+         {"cache.table_stride", "must hold the 50 pages", [](Call& call) { call.cache.table_stride = 49; }}});
+    check_calls(csr, operation,
+                {{"cache.table", "must be aligned", [&](Call& call) { misaligned(call.cache.table); }},
+                 {"cache.indptr", "must point", [](Call& call) { call.cache.indptr = nullptr; }},
+                 {"cache.indptr", "must be aligned", [&](Call& call) { misaligned(call.cache.indptr); }},
+                 {"cache.table_stride", "must be 1..", [](Call& call) { call.cache.table_stride = 0; }},
+                 {"cache.table_stride", "must be 1..",
+                  [](Call& call) { call.cache.table_stride = std::int64_t{1} << 31; }}});
+  }
+  for (const Operation operation : {&Plan::decode, &Plan::dense}) {
+    check_calls(slots, operation,
+                {{"cache.key_token_stride", "at least the row's 64",
+                  [](Call& call) { call.cache.key_token_stride = 32; }},
+                 {"cache.value_token_stride", "at least the row's 64",
+                  [](Call& call) { call.cache.value_token_stride = 0; }}});
+  }
 }
 
 }  // namespace
@@ -146,6 +175,8 @@ void check_bad_call_arguments(const Context& context) {
     check_calls(problem, operation, listing);
   for (const Operation operation : {&Plan::attend, &Plan::decode, &Plan::dense})
     check_calls(problem, operation, attending);
+
+  check_bad_tables(context);
 
   // What a Spec adds to a call, or takes from it.
   const SmallProblem plain(context, {.spec = "head_dim=64 group=2 budget=16 lse=off"});

@@ -160,6 +160,7 @@ class Run {
       key_memory_.emplace(DeviceMemory::of(context_, host_cache_.key));
       if (!host_cache_.value.empty()) value_memory_.emplace(DeviceMemory::of(context_, host_cache_.value));
       table_memory_.emplace(DeviceMemory::of(context_, placement_.table));
+      indptr_memory_.emplace(DeviceMemory::of(context_, placement_.indptr));
     }
     adamas_cache cache = host_cache_.strides;
     cache.key = key_memory_->data();
@@ -168,6 +169,7 @@ class Run {
                       : key_memory_->as<std::byte>() + spec_.head_dim * element_bytes(spec_.kv_type);
     cache.table = placement_.table.empty() ? nullptr : table_memory_->as<std::int32_t>();
     cache.table_stride = placement_.table_stride;
+    if (spec_.cache_form == codegen::CacheForm::csr) cache.indptr = indptr_memory_->as<std::int32_t>();
     return cache;
   }
 
@@ -425,8 +427,9 @@ class Run {
   std::vector<std::byte> query_bytes_;
   std::vector<std::int32_t> row_budgets_;
   HostCache host_cache_;
-  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, query_memory_, lengths_memory_,
-      starts_memory_, budgets_memory_, thresholds_memory_, sinks_memory_, workspace_, counters_;
+  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, indptr_memory_, query_memory_,
+      lengths_memory_, starts_memory_, budgets_memory_, thresholds_memory_, sinks_memory_, workspace_,
+      counters_;
 };
 
 }  // namespace

@@ -76,6 +76,23 @@ std::vector<Scenario> fixed_scenarios() {
   add({.spec = "head_dim=96 cache_form=contiguous budget=16 group=3",
        .lengths = {100, 1, 70},
        .packed = true});
+  // Other tables.
+  for (const char* form : {"slots", "csr page_size=1", "csr page_size=7", "csr page_size=48"}) {
+    add({.spec = fmt::format("head_dim=64 cache_form={} budget=16 group=2", form),
+         .lengths = {100, 0, 7, 1},
+         .starts = list.size() % 2 == 0});
+    add({.spec = fmt::format("head_dim=80 value_dim=48 cache_form={} budget=20 group=3 query_rows=2 "
+                             "estimator=manhattan scope=kv_head",
+                             form),
+         .lengths = {0, 70, 333},
+         .layout = HostLayout::head_major,
+         .bulk = true,
+         .dense_below = 30});
+  }
+  add({.spec = "cache_form=csr page_size=64 group=4 kv_type=bf16",
+       .lengths = {700, 64, 0},
+       .layout = HostLayout::interleaved,
+       .starts = true});
   // Forms.
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head", .lengths = {120, 16}});
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head estimator=manhattan", .lengths = {120, 16}});
@@ -113,7 +130,9 @@ Scenario random_scenario(std::uint64_t seed) {
   const int recent = static_cast<int>(random.integer(1, std::min(budget, 6)));
   const int sink = static_cast<int>(random.integer(0, std::min(budget - recent, 5)));
   const bool manhattan = chance(40);
-  const bool contiguous = chance(30);
+  const std::string form =
+      pick(Texts{"contiguous", "contiguous", "block_table", "block_table", "block_table", "csr", "slots"});
+  const bool contiguous = form == "contiguous";
   const bool window = chance(20), soft_cap = chance(20);
   std::string spec =
       fmt::format("head_dim={} buckets={} budget={} sink={} recent={} group={} scope={}", head_dim,
@@ -124,8 +143,10 @@ Scenario random_scenario(std::uint64_t seed) {
   spec += fmt::format(" query_rows={}", pick(Ints{1, 1, 1, 2, 5, 8}));
   spec += fmt::format(" kv_type={} q_type={} out_type={}", pick(Texts{"f16", "bf16"}),
                       pick(Texts{"f16", "bf16", "f32"}), pick(Texts{"f16", "bf16", "f32"}));
-  spec += contiguous ? " cache_form=contiguous"
-                     : fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
+  spec += " cache_form=" + form;
+  if (form != "contiguous" && form != "slots") {
+    spec += fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
+  }
   if (window) spec += " window=on";
   if (soft_cap) spec += " soft_cap=on";
   if (chance(20)) spec += " sink_logits=on";

@@ -20,7 +20,7 @@ std::int64_t longest(const SmallShape& shape) {
   return most;
 }
 
-bool is_paged(const codegen::Spec& spec) { return spec.cache_form == codegen::CacheForm::block_table; }
+bool is_paged(const codegen::Spec& spec) { return spec.cache_form != codegen::CacheForm::contiguous; }
 
 /// Gaussian rows as f16, the same for the same id.
 std::vector<std::uint16_t> rows_of(int id, std::uint64_t salt, std::int64_t count, std::int64_t dim) {
@@ -40,7 +40,7 @@ SmallProblem::SmallProblem(const Context& context_in, const SmallShape& shape_in
       shape(shape_in),
       spec(spec_in),
       max_tokens(shape.max_tokens > 0 ? shape.max_tokens : longest(shape)),
-      page_tokens(is_paged(spec) ? spec.page_size : max_tokens),
+      page_tokens(is_paged(spec) ? codegen::facts_of(spec).page_tokens : max_tokens),
       pages_per_sequence((max_tokens + page_tokens - 1) / page_tokens),
       kernel(context.prepare(shape.spec,
                              {.max_batch = std::max(shape.max_batch, batch()),
@@ -56,6 +56,7 @@ SmallProblem::SmallProblem(const Context& context_in, const SmallShape& shape_in
       lengths(context, static_cast<std::size_t>(batch()) * 4),
       starts(context, static_cast<std::size_t>(batch()) * 4, 0),
       table(DeviceMemory::of(context, block_tables())),
+      indptr(DeviceMemory::of(context, page_ranges())),
       key_thresholds(DeviceMemory::of(context, thresholds(0.98F))),
       query_thresholds(DeviceMemory::of(context, thresholds(0.3F))),
       codes(context, kernel.info().code_bytes),
@@ -87,6 +88,13 @@ std::vector<std::int32_t> SmallProblem::block_tables() const {
       pages.push_back(static_cast<std::int32_t>(page_of(b, i)));
   }
   return pages;
+}
+
+std::vector<std::int32_t> SmallProblem::page_ranges() const {
+  std::vector<std::int32_t> ranges;
+  for (int b = 0; b <= batch(); ++b)
+    ranges.push_back(static_cast<std::int32_t>(b * pages_per_sequence));
+  return ranges;
 }
 
 std::vector<std::uint16_t> SmallProblem::cache_rows(int dim, std::uint64_t salt) const {
@@ -126,16 +134,22 @@ std::vector<float> SmallProblem::thresholds(float outer) const {
 Cache SmallProblem::cache() const {
   const std::int64_t key_token = std::int64_t{shape.kv_heads} * spec.head_dim;
   const std::int64_t value_token = std::int64_t{shape.kv_heads} * spec.value_dim;
-  return {.key = key.data(),
-          .value = value.data(),
-          .key_page_stride = page_tokens * key_token,
-          .key_token_stride = key_token,
-          .key_head_stride = spec.head_dim,
-          .value_page_stride = page_tokens * value_token,
-          .value_token_stride = value_token,
-          .value_head_stride = spec.value_dim,
-          .table = table.as<std::int32_t>(),
-          .table_stride = pages_per_sequence};
+  Cache cache{.key = key.data(),
+              .value = value.data(),
+              .key_page_stride = page_tokens * key_token,
+              .key_token_stride = key_token,
+              .key_head_stride = spec.head_dim,
+              .value_page_stride = page_tokens * value_token,
+              .value_token_stride = value_token,
+              .value_head_stride = spec.value_dim,
+              .table = table.as<std::int32_t>(),
+              .table_stride = pages_per_sequence};
+  if (spec.cache_form == codegen::CacheForm::slots) cache.key_page_stride = cache.value_page_stride = -77;
+  if (spec.cache_form == codegen::CacheForm::csr) {
+    cache.table_stride = batch() * pages_per_sequence;
+    cache.indptr = indptr.as<std::int32_t>();
+  }
+  return cache;
 }
 
 EncodeArgs SmallProblem::encode_args() const {

@@ -132,6 +132,8 @@ void check_wild_tables(const Context& context) {
   constexpr std::int32_t kWild[] = {kHuge, kLow, -1, 1 << 20, 6, 5, 1 << 30, -(1 << 30)};
   for (const std::string spec :
        {"head_dim=64 group=2 budget=8 page_size=16", "head_dim=80 budget=8 page_size=5",
+        "head_dim=64 group=2 budget=8 cache_form=slots",
+        "head_dim=64 group=2 budget=8 cache_form=csr page_size=16",
         "head_dim=64 group=2 budget=8 cache_form=contiguous"}) {
     INFO(spec);
     const bool paged = spec.find("contiguous") == spec.npos;
@@ -165,6 +167,17 @@ void check_wild_tables(const Context& context) {
       write(problem.table, wild);
       survives();
       write(problem.table, clean);
+    }
+    if (problem.spec.cache_form == codegen::CacheForm::csr) {
+      // Ranges of the first two sequences: outside the table, backwards, empty, too short.
+      const auto clean = problem.indptr.read<std::int32_t>();
+      for (const auto& [first, second] : {std::pair{kHuge, kLow}, std::pair{-1, kHuge}, std::pair{0, 0},
+                                          std::pair{7, 3}, std::pair{0, clean[1] - 1}}) {
+        INFO("ranges ", first, " ", second);
+        write(problem.indptr, std::vector<std::int32_t>{first, second, clean[2], clean[3]});
+        survives();
+      }
+      write(problem.indptr, clean);
     }
     for (const auto& starts :
          {std::vector<std::int32_t>{kHuge, kLow, 0}, std::vector<std::int32_t>{-7, 60, 0},
