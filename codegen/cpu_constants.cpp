@@ -87,6 +87,8 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   text += fmt::format("inline constexpr int kPageTokens = {};{}\n", facts.page_tokens,
                       facts.page_tokens > 0 ? "" : "  // known at run time");
   line("bool", "kCsr", spec.cache_form == CacheForm::csr);
+  line("bool", "kPointers", spec.cache_form == CacheForm::pointers);
+  line("bool", "kSplitTables", spec.tables == Tables::split);
   line("int", "kTileTokens", codes.tile_tokens);
   line("int", "kRowBytes", codes.row_bytes);
   line("int", "kPreparedBytes", scan.prepared_bytes);

@@ -58,10 +58,6 @@ void CpuGenerator::check(const Spec& spec, const Tuning& tuning, std::string_vie
     if (type == ElementType::f8e4m3fn || type == ElementType::q8_0)
       unsupported(field, name(type), element_hint);
   }
-  if (spec.cache_form == CacheForm::pointers) {
-    unsupported("cache_form", name(spec.cache_form), "use contiguous, block_table, csr or slots");
-  }
-  if (spec.tables != Tables::shared) unsupported("tables", name(spec.tables), "use tables=shared");
   if (tuning.scan != "table") unsupported("scan", tuning.scan, "use scan=table");
 }
 

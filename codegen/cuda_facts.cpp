@@ -13,7 +13,8 @@ constexpr int kWarp = 32;
 
 /// sizeof(AttendShared): queries or slices, then weights, then places.
 std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
-  constexpr std::int64_t kFloat = 4, kPlace = 8;
+  constexpr std::int64_t kFloat = 4;
+  const std::int64_t place = spec.tables == Tables::split ? 12 : 8;
   const std::int64_t passes = ceil_div(spec.group, kCudaMostHeadsAtOnce),
                      heads_at_once = ceil_div(spec.group, passes);
   const int columns = heads_at_once <= 4 ? 8 : 4;
@@ -21,8 +22,7 @@ std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   const std::int64_t queries = heads_at_once * spec.head_dim * kFloat;
   const std::int64_t sums = slices * heads_at_once * spec.value_dim * kFloat;
   return round_up(
-      std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat + tuning.dense_chunk * kPlace,
-      16);
+      std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat + tuning.dense_chunk * place, 16);
 }
 
 /// sizeof(ListShared): queries, then strands.

@@ -80,13 +80,6 @@ class CudaGenerator final : public Generator {
     if (spec.kv_type != ElementType::f16 && spec.kv_type != ElementType::bf16) {
       refuse("kv_type", name(spec.kv_type), "is not generated for CUDA yet", "f16 and bf16 are");
     }
-    if (spec.cache_form == CacheForm::pointers) {
-      refuse("cache_form", name(spec.cache_form), "is not generated for CUDA yet",
-             "contiguous, block_table, csr and slots are");
-    }
-    if (spec.tables != Tables::shared) {
-      refuse("tables", name(spec.tables), "is not generated for CUDA yet", "use tables=shared");
-    }
     const int architecture = cuda_architecture(target);
     if (architecture < kOldestArchitecture) {
       refuse("target", target, "is older than the kernels can use", "the oldest is sm_80");

@@ -47,6 +47,8 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += boolean("kPaged", facts.page_tokens > 0);
   text += integer("kPageSize", std::max(1, facts.page_tokens));
   text += boolean("kCsr", spec.cache_form == CacheForm::csr);
+  text += boolean("kPointers", spec.cache_form == CacheForm::pointers);
+  text += boolean("kSplitTables", spec.tables == Tables::split);
   text += boolean("kLse", spec.lse);
   text += boolean("kSoftCap", spec.soft_cap);
   text += boolean("kWindow", spec.window);

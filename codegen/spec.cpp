@@ -213,6 +213,11 @@ std::string_view name(ElementType type) { return kElementTypes[static_cast<std::
 std::string_view name(CacheForm form) { return kCacheForms[static_cast<std::size_t>(form)]; }
 std::string_view name(Tables tables) { return kTables[static_cast<std::size_t>(tables)]; }
 
+StorageUnit storage_unit(ElementType type) {
+  if (type == ElementType::q8_0) return {32, 34};
+  return {1, element_bytes(type)};
+}
+
 int element_bytes(ElementType type) {
   switch (type) {
     case ElementType::f16:

@@ -64,4 +64,10 @@ std::string_view name(Tables);
 /// Bytes of one element; f8e4m3fn 1. @throws Error for block formats (q8_0).
 int element_bytes(ElementType);
 
+/// What memory is made of, and strides count: an element, or for q8_0 a block of 32 behind a scale.
+struct StorageUnit {
+  int elements, bytes;
+};
+StorageUnit storage_unit(ElementType);
+
 }  // namespace adamas::codegen

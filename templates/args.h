@@ -29,6 +29,10 @@ struct Args {
   const int* table;
   i64 table_stride;
   const int* indptr;  // csr: [batch + 1]
+  // pointers: where each page begins, 0 = nowhere, and how many bytes further its K and V
+  const unsigned long long* page_addresses;  // [pages]
+  i64 key_offset, value_offset;
+  const int* value_table;  // tables of their own for K and V: as `table`, which is then of K and of the codes
 
   // Geometry of the slots. Slot s lies in page s / page_tokens at token s % page_tokens; page_tokens is the Spec's
   // page_size where there are tables (1 for slots), the tokens of one sequence row (or of the whole packed array) for

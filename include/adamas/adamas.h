@@ -202,6 +202,9 @@ ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_pl
  *   csr          index i lies in page table[indptr[b] + i / page_size], at token i % page_size; table has
  *                table_stride entries in all. A range of indptr that is empty, or not inside the table, is reported
  *                (BAD_TABLE) where a row needs it, and table[0] stands for its pages
+ *   pointers     a page begins at page_addresses[page], with its K key_offset bytes further: `key`, `value` and the page
+ *                strides are unused. Pages are numbered, in a table as block_table has it, because codes follow their
+ *                numbers. A NULL page has no tokens: encode skips it, attention leaves it out and reports it (BAD_TABLE)
  * Entries that no position of a sequence needs are never read. */
 typedef struct adamas_cache {
   const void* key ADAMAS_ZERO;
@@ -212,6 +215,12 @@ typedef struct adamas_cache {
   const int32_t* table ADAMAS_ZERO;
   /* entries a sequence, >= pages that max_tokens (plus its start) needs; csr: entries in all */
   int64_t table_stride ADAMAS_ZERO;
+  /* tables=split: pages (slots) of V, laid out as `table`, which is then of K and of the codes; slots mean K's */
+  const int32_t* value_table ADAMAS_ZERO;
+  /* pointers: [pages] where each page begins, device memory. Addresses are the host's word: only NULL is told from
+   * the others. The rule of alignment holds for each */
+  const void* const* page_addresses ADAMAS_ZERO;
+  int64_t key_offset ADAMAS_ZERO, value_offset ADAMAS_ZERO; /* pointers: bytes from there to the page's K and V */
   const int32_t* indptr ADAMAS_ZERO; /* csr: [batch + 1], where each sequence's entries begin and the last end */
 } adamas_cache;
 

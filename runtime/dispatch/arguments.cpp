@@ -62,27 +62,40 @@ class Checker {
     }
   }
 
-  void cache_rows(const std::string& field, const void* base, int dim, std::int64_t page, std::int64_t token,
-                  std::int64_t head) const {
+  /// K or V of the cache: `base` and the page stride, or the offset in pages that have addresses.
+  void cache_rows(const std::string& field, const void* base, std::int64_t offset, int dim, std::int64_t page,
+                  std::int64_t token, std::int64_t head) const {
+    using codegen::CacheForm;
     const auto type = kernel_.spec().kv_type;
+    const CacheForm form = kernel_.spec().cache_form;
     const Geometry& geometry = kernel_.geometry();
-    tensor("cache." + field, base, type);
-    if (kernel_.spec().cache_form == codegen::CacheForm::slots) {
-      stride("cache." + field + "_token_stride", token, geometry.slots, dim, type);
+    if (form == CacheForm::pointers) {
+      const auto alignment = static_cast<std::int64_t>(tensor_alignment(element_bytes(type)));
+      if (offset < 0 || offset % alignment != 0) {
+        refuse("cache." + field + "_offset", fmt::to_string(offset),
+               fmt::format("must be a multiple of {} bytes, and not negative", alignment));
+      }
     } else {
-      stride("cache." + field + "_page_stride", page, geometry.pages, dim, type);
-      stride("cache." + field + "_token_stride", token, geometry.page_tokens, dim, type);
+      tensor("cache." + field, base, type);
     }
+    const std::int64_t tokens = form == CacheForm::slots ? geometry.slots : geometry.page_tokens;
+    if (form != CacheForm::slots && form != CacheForm::pointers) {
+      stride("cache." + field + "_page_stride", page, geometry.pages, dim, type);
+    }
+    stride("cache." + field + "_token_stride", token, tokens, dim, type);
     stride("cache." + field + "_head_stride", head, kernel_.capacity().kv_heads, dim, type);
   }
 
   void keys(const adamas_cache& cache) const {
-    cache_rows("key", cache.key, kernel_.spec().head_dim, cache.key_page_stride, cache.key_token_stride,
-               cache.key_head_stride);
+    if (kernel_.spec().cache_form == codegen::CacheForm::pointers) {
+      check_pointer("cache.page_addresses", cache.page_addresses, alignof(const void*));
+    }
+    cache_rows("key", cache.key, cache.key_offset, kernel_.spec().head_dim, cache.key_page_stride,
+               cache.key_token_stride, cache.key_head_stride);
   }
 
   void values(const adamas_cache& cache) const {
-    cache_rows("value", cache.value, kernel_.spec().value_dim, cache.value_page_stride,
+    cache_rows("value", cache.value, cache.value_offset, kernel_.spec().value_dim, cache.value_page_stride,
                cache.value_token_stride, cache.value_head_stride);
   }
 
@@ -103,6 +116,12 @@ class Checker {
       check_optional("starts", call.starts, alignof(std::int32_t));
     }
     check_pointer("lengths", call.lengths, alignof(std::int32_t));
+  }
+
+  /// V's own table, for what attends.
+  void value_table(const adamas_cache& cache) const {
+    if (kernel_.spec().tables == codegen::Tables::shared) return;
+    check_pointer("cache.value_table", cache.value_table, alignof(std::int32_t));
   }
 
   void check_table_stride(std::int64_t stride) const {
@@ -184,6 +203,7 @@ void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas
   if (needs.cache) {
     check.keys(call.cache);
     check.values(call.cache);
+    check.value_table(call.cache);
     if (!(call.scale >= 0) || std::isinf(call.scale)) {
       refuse("scale", fmt::to_string(call.scale), "must be positive and finite, or 0 for 1/sqrt(head_dim)");
     }

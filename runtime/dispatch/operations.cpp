@@ -23,6 +23,9 @@ static_assert(static_cast<int>(adamas_abi::kBadTable) == ADAMAS_STATUS_BAD_TABLE
 static_assert(static_cast<int>(adamas_abi::kBadSlot) == ADAMAS_STATUS_BAD_SLOT);
 static_assert(static_cast<int>(adamas_abi::kBadPosition) == ADAMAS_STATUS_BAD_POSITION);
 
+// Device memory of 64-bit addresses, as the host's C type has them.
+static_assert(sizeof(*adamas_cache::page_addresses) == sizeof(*Args::page_addresses));
+
 /// What the kernel alone decides.
 Args kernel_args(const Kernel& kernel) {
   Args args{};
@@ -50,6 +53,10 @@ void put_cache(Args& args, const Kernel& kernel, const adamas_cache& cache) {
   args.table = cache.table;
   args.table_stride = cache.table_stride;
   args.indptr = cache.indptr;
+  args.value_table = cache.value_table;
+  args.page_addresses = reinterpret_cast<const unsigned long long*>(cache.page_addresses);
+  args.key_offset = cache.key_offset;
+  args.value_offset = cache.value_offset;
   if (kernel.spec().cache_form == codegen::CacheForm::slots) {  // a page is one token
     args.key_page_stride = cache.key_token_stride;
     args.value_page_stride = cache.value_token_stride;

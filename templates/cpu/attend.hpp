@@ -81,12 +81,14 @@ ADAMAS_FUNCTION TokenList all_tokens(const Row& row, i64 chunk) {
 ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
                                Tile& tile, u32& status) {
   tile.count = 0;
-  // Rows of `tokens` slots of one page, from the slot of `position` on.
-  const auto add = [&](i64 position, Slot slot, i64 tokens) {
-    const Kv::Raw* key = static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride +
-                         slot.token * args.key_token_stride + kv_head * args.key_head_stride;
-    const Kv::Raw* value = static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride +
-                           slot.token * args.value_token_stride + kv_head * args.value_head_stride;
+  // Rows of `tokens` slots of one page, from that of `index` on.
+  const auto add = [&](i64 index, Slot slot, i64 tokens) {
+    const Kv::Raw* key = key_row(args, slot, kv_head);
+    const Kv::Raw* value = value_row(args, value_slot(args, row, index, slot, status), kv_head);
+    if (kPointers && (key == nullptr || value == nullptr)) {
+      status |= adamas_abi::kBadTable;
+      return;
+    }
     ADAMAS_ROLLED
     for (i64 i = 0; i < tokens; ++i, key += args.key_token_stride, value += args.value_token_stride) {
       tile.key[tile.count] = key;
@@ -96,9 +98,10 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, co
   const i64 end = smaller(from + kTile, list.count);
   if (list.positions == nullptr) {
     for (i64 i = from; i < end;) {
-      const Slot slot = slot_of_index(args, row, row.start + list.first + i, status);
+      const i64 index = row.start + list.first + i;
+      const Slot slot = slot_of_index(args, row, index, status);
       const i64 tokens = smaller(end - i, page_tokens(args) - slot.token);
-      add(list.first + i, slot, tokens);
+      add(index, slot, tokens);
       i += tokens;
     }
   } else {
@@ -109,7 +112,8 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, co
         status |= adamas_abi::kBadPosition;
         continue;
       }
-      add(position, slot_of_index(args, row, row.start + position, status), 1);
+      const i64 index = row.start + position;
+      add(index, slot_of_index(args, row, index, status), 1);
     }
   }
   for (int i = tile.count; tile.count > 0 && i % 8 != 0; ++i)

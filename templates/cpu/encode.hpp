@@ -14,11 +14,6 @@ ADAMAS_INLINE i64 slot_number(const Args& args, i64 i) {
   return args.slots != nullptr ? args.slots[i] : args.first_slot + i;
 }
 
-ADAMAS_INLINE const Kv::Raw* key_row(const Args& args, Slot slot, i64 head) {
-  return static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride +
-         slot.token * args.key_token_stride + head * args.key_head_stride;
-}
-
 /// Whether eight slots are neighbours in one tile, so that a byte row takes them in one store.
 ADAMAS_INLINE bool adjacent(const Slot (&slots)[8]) {
   bool is_run = kTileTokens > 1 && slots[0].token % 8 == 0;
@@ -92,6 +87,7 @@ ADAMAS_STAGE adamas_encode(const adamas_abi::Args* args, unsigned x, unsigned y,
   int used = 0;
   i64 encoded = 0;
   for_slots(*args, x, [&](Slot slot, i64) {
+    if (kPointers && key_row(*args, slot, y) == nullptr) return;
     slots[used++] = slot;
     ++encoded;
     if (used == 8) {

@@ -53,6 +53,8 @@ static_assert(kScoreLimit == kHeadDim * (kBuckets - 1) * (kDot ? kQueryMax : 1))
 // Layout of codes and of prepared queries
 inline constexpr int kPageTokens = 16;
 inline constexpr bool kCsr = false;
+inline constexpr bool kPointers = false;
+inline constexpr bool kSplitTables = false;
 inline constexpr int kTileTokens = 16;
 inline constexpr int kRowBytes = 32;
 inline constexpr int kPreparedBytes = 1088;
@@ -63,6 +65,6 @@ inline constexpr int kSlotBlock = 64;
 inline constexpr int kScanTile = 2048;
 inline constexpr int kChunk = 128;
 inline constexpr int kDenseChunk = 512;
-static_assert(sizeof(adamas_abi::Args) == 424, "host and kernel disagree on Args");
+static_assert(sizeof(adamas_abi::Args) == 456, "host and kernel disagree on Args");
 
 }  // namespace adamas_cpu

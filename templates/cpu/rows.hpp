@@ -4,7 +4,7 @@
 // comes out of here lies inside the cache; what had to be clamped is told by a status bit.
 #pragma once
 
-#include "templates/cpu/types.hpp"
+#include "templates/cpu/convert.hpp"
 
 namespace adamas_cpu {
 
@@ -13,10 +13,11 @@ namespace adamas_cpu {
 struct Row {
   i64 number;  // of the call
   i64 sequence;
-  i64 length;        // tokens of the sequence, clamped
-  i64 start;         // index of position 0
-  const int* table;  // its pages, where there are tables
-  i64 indexes;       // that these pages have
+  i64 length;              // tokens of the sequence, clamped
+  i64 start;               // index of position 0
+  const int* table;        // its pages, where there are tables
+  const int* value_table;  // those of V, where they are others
+  i64 indexes;             // that these pages have
   i64 first;
   i64 own;
   bool clamped;  // the length was not within 0..max_tokens
@@ -37,6 +38,7 @@ ADAMAS_INLINE void find_pages(const Args& args, Row& row) {
     }
   }
   row.table = args.table + first;
+  if constexpr (kSplitTables) row.value_table = args.value_table + first;
   row.indexes = pages * kPageTokens;
 }
 
@@ -99,15 +101,50 @@ ADAMAS_INLINE i64 clamp_index(i64 index, i64 limit, u32& status) {
   return inside;
 }
 
-/// The slot of index `index` (start + position) of a row's sequence.
-ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u32& status) {
+/// The slot that `table` has for index `index` (start + position) of a row's sequence.
+ADAMAS_INLINE Slot slot_in(const int* table, const Args& args, const Row& row, i64 index, u32& status) {
   if constexpr (kPageTokens > 0) {
     const u64 inside = static_cast<u64>(clamp_index(index, row.indexes, status));
-    const i64 entry = row.table[inside / kPageTokens];
+    const i64 entry = table[inside / kPageTokens];
     return {clamp_index(entry, args.pages, status), static_cast<i64>(inside % kPageTokens)};
   } else {
     return {args.sequence_slots > 0 ? row.sequence : 0, clamp_index(index, args.page_tokens, status)};
   }
+}
+
+/// The slot of an index: where its code is, and its K.
+ADAMAS_INLINE Slot slot_of_index(const Args& args, const Row& row, i64 index, u32& status) {
+  return slot_in(row.table, args, row, index, status);
+}
+
+/// Where the V of index `index` is, whose K is in `slot`.
+ADAMAS_INLINE Slot value_slot(const Args& args, const Row& row, i64 index, Slot slot, u32& status) {
+  if constexpr (kSplitTables) return slot_in(row.value_table, args, row, index, status);
+  return slot;
+}
+
+/// What is `offset` bytes into a page; null where the page is nowhere.
+ADAMAS_INLINE const Kv::Raw* page_memory(const Args& args, i64 page, i64 offset) {
+  const u64 address = args.page_addresses[page];
+  return address == 0 ? nullptr : reinterpret_cast<const Kv::Raw*>(address + static_cast<u64>(offset));
+}
+
+/// The K row of a slot; null where its page is nowhere.
+ADAMAS_INLINE const Kv::Raw* key_row(const Args& args, Slot slot, i64 head) {
+  const i64 in_page = slot.token * args.key_token_stride + head * args.key_head_stride;
+  if constexpr (kPointers) {
+    const Kv::Raw* const page = page_memory(args, slot.page, args.key_offset);
+    return page == nullptr ? nullptr : page + in_page;
+  }
+  return static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride + in_page;
+}
+ADAMAS_INLINE const Kv::Raw* value_row(const Args& args, Slot slot, i64 head) {
+  const i64 in_page = slot.token * args.value_token_stride + head * args.value_head_stride;
+  if constexpr (kPointers) {
+    const Kv::Raw* const page = page_memory(args, slot.page, args.value_offset);
+    return page == nullptr ? nullptr : page + in_page;
+  }
+  return static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride + in_page;
 }
 
 /// The slot of number `number`; false for padding (any negative number) and for slots beyond the cache, which

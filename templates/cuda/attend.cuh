@@ -38,7 +38,7 @@ struct alignas(16) AttendShared {
     float sums[Shape::kSlices][Shape::kHeadsAtOnce][kValueDim];  // while slices are added
   };
   float weights[Shape::kHeadsAtOnce][kDenseChunk];  ///< logits, then weights
-  Place places[kDenseChunk];
+  Place places[kDenseChunk];                        ///< nowhere: a token that is left out
 };
 
 /// The same for a chunk of a list.
@@ -79,7 +79,7 @@ __device__ __forceinline__ void load_places(const Args& args, const Row& row, co
   const Places sequence = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int t = static_cast<int>(threadIdx.x); t < chunk.tokens; t += kThreads) {
-    places[t] = place_of_position(sequence, chunk.first + t, status);
+    places[t] = place_of_rows(sequence, slot_index(sequence, chunk.first + t, status), status);
   }
   report(args, status);
   if (threadIdx.x == 0 && args.counters != nullptr) {
@@ -98,13 +98,14 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
   for (int round = 0; round < tokens; round += kTokensAtOnce) {
     const int t = round + static_cast<int>(threadIdx.x) / kLanes;
     const Place place = shared.places[min(t, tokens - 1)];
-    const i64 key = place.page * args.key_page_stride + place.token * args.key_token_stride +
-                    kv_head * args.key_head_stride;
+    const RowInMemory key = key_row(args, kv_head, place);
+    const bool exists = !kPointers || place.page >= 0;
     float dots[kRows] = {};
 #pragma unroll
     for (int vector = part; vector < Shape::kKeyVectors; vector += kLanes) {
+      if (!exists) continue;
       float elements[8];
-      load_vector<kKvType>(args.keys, key + vector * 8, elements);
+      load_vector<kKvType>(key.array, key.first + vector * 8, elements);
 #pragma unroll
       for (int head = 0; head < kRows; ++head) {
         const float* query = &shared.queries[head][vector * 8];
@@ -117,7 +118,9 @@ __device__ __forceinline__ void make_logits(const Args& args, int kv_head, int t
 #pragma unroll
     for (int head = 0; head < kRows; ++head) {
       const float dot = sum_over_lanes<kLanes>(dots[head]);
-      if (part == 0 && t < tokens) shared.weights[head][t] = logit_of(args, dot);
+      if (part == 0 && t < tokens) {
+        shared.weights[head][t] = exists ? logit_of(args, dot) : negative_infinity();
+      }
     }
   }
 }
@@ -166,10 +169,10 @@ __device__ __forceinline__ void sum_values(const Args& args, int row_index, int 
 #pragma unroll kTokensInFlight
       for (int t = slice; t < chunk.tokens; t += Shape::kSlices) {
         const Place place = shared.places[t];
-        const i64 value = place.page * args.value_page_stride + place.token * args.value_token_stride +
-                          kv_head * args.value_head_stride;
+        if (kPointers && place.page < 0) continue;
+        const RowInMemory value = value_row(args, kv_head, place);
         float elements[kColumns];
-        load_vector<kKvType>(args.values, value + vector * kColumns, elements);
+        load_vector<kKvType>(value.array, value.first + vector * kColumns, elements);
 #pragma unroll
         for (int head = 0; head < kRows; ++head) {
           const float weight = shared.weights[head][t];
@@ -233,7 +236,7 @@ __device__ __forceinline__ Place place_of_entry(const Places& places, const Row&
   if (entry >= list.tokens) return {-1, 0};
   const int position = list.positions == nullptr ? row.first + entry : __ldg(list.positions + entry);
   if (position >= row.first && position <= row.own) {
-    return place_of_position(places, position, status);
+    return place_of_rows(places, slot_index(places, position, status), status);
   }
   status |= adamas_abi::kBadPosition;
   return {-1, 0};

@@ -240,7 +240,7 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
     let_next_kernel_start();
   }
   __syncthreads();
-  attend_items(args, kv_head, places, first, past, task.selected, shared, scratch);
+  attend_items(args, kv_head, places, first, past, task.selected, shared, scratch, status);
   __syncthreads();
   send_chunks(cluster, first, past, task.selected, scratch, shared);
   wait_for_mail(shared.partials_mail, 0);

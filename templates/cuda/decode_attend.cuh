@@ -17,9 +17,10 @@ __device__ __forceinline__ float* chunk_partial(DecodeShared& shared, int select
 }
 
 /// Place of an entry of one of the block's items, `tokens` of which exist.
-__device__ __forceinline__ Place place_in_item(const Places& places, int item, int entry, int tokens) {
+__device__ __forceinline__ Place place_in_item(const Places& places, int item, int entry, int tokens,
+                                               unsigned& status) {
   if (entry >= tokens) return {-1, 0};
-  return place_of_list_entry(places, list_of_block()[item * kChunk + entry]);
+  return place_of_list_entry(places, list_of_block()[item * kChunk + entry], status);
 }
 
 /// Tokens in chunk `item % kChunksPerList` of a list of `selected`.
@@ -29,10 +30,11 @@ __device__ __forceinline__ int tokens_of_item(int item, int selected) {
 
 /// Loads quad `number` of the block's items: their strands one after the other, a strand's quads together.
 __device__ __forceinline__ void load_number(const Args& args, int kv_head, const Places& places, int first,
-                                            int selected, int number, QuadRows& rows) {
+                                            int selected, int number, QuadRows& rows, unsigned& status) {
   const int work = number / kQuadsPerStrand, item = work / kStrands;
   const int entry = token_of_quad(work % kStrands, number % kQuadsPerStrand);
-  load_quad(args, kv_head, place_in_item(places, item, entry, tokens_of_item(first + item, selected)), rows);
+  load_quad(args, kv_head, place_in_item(places, item, entry, tokens_of_item(first + item, selected), status),
+            rows);
 }
 
 /// The quad after `number` that is the same warp's: strands are dealt to the warps in turn.
@@ -44,20 +46,20 @@ __device__ __forceinline__ int next_number(int number) {
 /// it adds one.
 __device__ __forceinline__ void attend_items(const Args& args, int kv_head, const Places& places, int first,
                                              int past, int selected, const DecodeShared& shared,
-                                             unsigned char* strands) {
+                                             unsigned char* strands, unsigned& status) {
   const int quads = (past - first) * kStrands * kQuadsPerStrand;
 #pragma unroll 1
   for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
     int number = warp_index() * kQuadsPerStrand;
     QuadRows next;
-    if (number < quads) load_number(args, kv_head, places, first, selected, number, next);
+    if (number < quads) load_number(args, kv_head, places, first, selected, number, next, status);
     Strand strand;
     clear(strand);
 #pragma unroll 1
     while (number < quads) {
       const QuadRows rows = next;
       const int following = next_number(number);
-      if (following < quads) load_number(args, kv_head, places, first, selected, following, next);
+      if (following < quads) load_number(args, kv_head, places, first, selected, following, next, status);
       const int work = number / kQuadsPerStrand, item = work / kStrands;
       add_quad(args, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce][0], rows,
                strand);

@@ -323,16 +323,27 @@ __device__ __forceinline__ unsigned count_slice(const Slice& slice, const unsign
   return static_cast<unsigned>(sum_over_warp(static_cast<int>(counts)));
 }
 
-/// What a list says of a token: its slot, or in a contiguous cache its token index.
+/// What a list says of a token: its slot, or its slot index where one slot says not enough (there are two
+/// tables) or too much (there is none).
+constexpr bool kListsIndexes = !kPaged || kSplitTables;
+
 __device__ __forceinline__ unsigned list_entry(const Places& places, int position, unsigned& status) {
-  const Place place = place_of_position(places, position, status);
-  if constexpr (!kPaged) return static_cast<unsigned>(place.token);
-  return static_cast<unsigned>(place.page) * kPageSize + static_cast<unsigned>(place.token);
+  const unsigned index = slot_index(places, position, status);
+  if constexpr (kListsIndexes) return index;
+  return static_cast<unsigned>(page_of_index(places, index, status)) * kPageSize +
+         static_cast<unsigned>(token_of_index(index));
 }
 
-__device__ __forceinline__ Place place_of_list_entry(const Places& places, unsigned entry) {
-  if constexpr (!kPaged) return {places.page, static_cast<int>(entry)};
-  return {static_cast<int>(entry / kPageSize), static_cast<int>(entry % kPageSize)};
+__device__ __forceinline__ Place place_of_list_entry(const Places& places, unsigned entry, unsigned& status) {
+  if constexpr (kListsIndexes) return place_of_rows(places, entry, status);
+  return with_memory(places, {static_cast<int>(entry / kPageSize), static_cast<int>(entry % kPageSize)},
+                     status);
+}
+
+__device__ __forceinline__ int slot_of_list_entry(const Args& args, const Places& places, unsigned entry,
+                                                  unsigned& status) {
+  if constexpr (!kListsIndexes) return static_cast<int>(entry);
+  return slot_of(args, {page_of_index(places, entry, status), token_of_index(entry)});
 }
 
 /// Where selected tokens go.
@@ -353,7 +364,7 @@ __device__ __forceinline__ void send_token(const Args& args, const Cluster& clus
   const unsigned entry = list_entry(places, position, status);
   send(entry_at, block, entry, shared.list_mail);
   if (to.out != nullptr) {
-    to.out[number] = args.write_slots == 0 ? position : slot_of(args, place_of_list_entry(places, entry));
+    to.out[number] = args.write_slots == 0 ? position : slot_of_list_entry(args, places, entry, status);
   }
 }
 

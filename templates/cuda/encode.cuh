@@ -16,14 +16,22 @@ __device__ __forceinline__ i64 first_item() {
   return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
 }
 
+/// Place of a key of the call: of an item whose page has memory.
+__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
+  Place place = place_of_item(args, item, status);
+  if constexpr (kPointers) {
+    if (place.page >= 0 && __ldg(args.page_addresses + place.page) == 0) place.page = -1;
+  }
+  return place;
+}
+
 /// A stored key, padding 0; all 0 for a place that is nowhere.
 __device__ __forceinline__ void load_key(const Args& args, int kv_head, Place place, float (&x)[kWords]) {
-  const i64 row = place.page * args.key_page_stride + place.token * args.key_token_stride +
-                  kv_head * args.key_head_stride;
+  const RowInMemory row = key_row(args, kv_head, place);
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
     const bool wanted = place.page >= 0 && holds_element(j);
-    x[j] = wanted ? load_element<kKvType>(args.keys, row + j * kWarp + lane_index()) : 0.0f;
+    x[j] = wanted ? load_element<kKvType>(row.array, row.first + j * kWarp + lane_index()) : 0.0f;
   }
 }
 
@@ -40,14 +48,13 @@ __device__ __forceinline__ unsigned encode_in_lanes(const Args& args, int kv_hea
                                                     const float (&thresholds)[kBuckets - 1],
                                                     unsigned& status) {
   const int word = lane_index() % kWords;
-  const Place place = place_of_item(args, first_item() + lane_index() / kWords, status);
+  const Place place = place_of_key(args, first_item() + lane_index() / kWords, status);
   const bool exists = place.page >= 0;
-  const i64 key = place.page * args.key_page_stride + place.token * args.key_token_stride +
-                  kv_head * args.key_head_stride + word * kWarp;
+  const RowInMemory key = key_row(args, kv_head, place);
   uint4 raw[kWarp / 8] = {};
 #pragma unroll
   for (int v = 0; v < kWarp / 8; ++v) {
-    if (exists) raw[v] = load_raw(args.keys, key + v * 8);
+    if (exists) raw[v] = load_raw(key.array, key.first + word * kWarp + v * 8);
   }
   float x[kWarp];
 #pragma unroll
@@ -93,7 +100,7 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
                                                    const float (&thresholds)[kBuckets - 1], float* scratch,
                                                    unsigned& status) {
   unsigned encoded = 0;
-  Place next_place = place_of_item(args, first_item(), status);
+  Place next_place = place_of_key(args, first_item(), status);
   float next[kWords];
   load_key(args, kv_head, next_place, next);
 #pragma unroll 1
@@ -105,7 +112,7 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
       x[j] = next[j];
     }
     if (s + 1 < kSlotsPerWarp) {  // the next key is on its way while this one is worked on
-      next_place = place_of_item(args, first_item() + s + 1, status);
+      next_place = place_of_key(args, first_item() + s + 1, status);
       load_key(args, kv_head, next_place, next);
     }
     if (place.page < 0) continue;  // the same in every lane

@@ -27,6 +27,8 @@ inline constexpr Element kOutType = Element::f16;
 inline constexpr bool kPaged = true;
 inline constexpr int kPageSize = 16;
 inline constexpr bool kCsr = false;
+inline constexpr bool kPointers = false;
+inline constexpr bool kSplitTables = false;
 inline constexpr bool kLse = true;
 inline constexpr bool kSoftCap = false;
 inline constexpr bool kWindow = false;
@@ -66,7 +68,7 @@ struct alignas(16) PreparedQuery {
   int bias;                               ///< order key where no plane has a bit in common with the key's
 };
 
-static_assert(sizeof(adamas_abi::Args) == 424, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(adamas_abi::Args) == 456, "the host and the kernels disagree about the arguments");
 static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
 static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");

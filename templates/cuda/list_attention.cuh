@@ -57,21 +57,19 @@ struct QuadRows {
 __device__ __forceinline__ void load_quad(const Args& args, int kv_head, Place place, QuadRows& rows) {
   const int first = lane_index() % kRowLanes;
   rows.token = place.page >= 0;
-  const i64 key = place.page * args.key_page_stride + place.token * args.key_token_stride +
-                  kv_head * args.key_head_stride;
-  const i64 value = place.page * args.value_page_stride + place.token * args.value_token_stride +
-                    kv_head * args.value_head_stride;
+  const RowInMemory key = key_row(args, kv_head, place), value = value_row(args, kv_head, place);
 #pragma unroll
   for (int v = 0; v < kKeyVectorsPerLane; ++v) {
     const int vector = first + v * kRowLanes;
     const bool wanted = rows.token && (kKeyVectors % kRowLanes == 0 || vector < kKeyVectors);
-    rows.key[v] = wanted ? load_raw(args.keys, key + vector * kVectorElements) : uint4{0, 0, 0, 0};
+    rows.key[v] = wanted ? load_raw(key.array, key.first + vector * kVectorElements) : uint4{0, 0, 0, 0};
   }
 #pragma unroll
   for (int v = 0; v < kValueVectorsPerLane; ++v) {
     const int vector = first + v * kRowLanes;
     const bool wanted = rows.token && (kValueVectors % kRowLanes == 0 || vector < kValueVectors);
-    rows.value[v] = wanted ? load_raw(args.values, value + vector * kVectorElements) : uint4{0, 0, 0, 0};
+    rows.value[v] =
+        wanted ? load_raw(value.array, value.first + vector * kVectorElements) : uint4{0, 0, 0, 0};
   }
 }
 

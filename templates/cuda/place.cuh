@@ -6,10 +6,34 @@
 
 namespace adamas_cuda {
 
-struct Place {
+/// Of a token whose K, code and V lie in one page.
+struct SharedPlace {
   int page;  ///< negative: no token
   int token;
+
+  __device__ __forceinline__ int value_page() const { return page; }
+  __device__ __forceinline__ void set_value_page(int) {}
 };
+
+/// With tables of their own for K and V: the code lies where K does.
+struct SplitPlace {
+  int page;
+  int token;
+  int page_of_value = 0;
+
+  __device__ __forceinline__ int value_page() const { return page_of_value; }
+  __device__ __forceinline__ void set_value_page(int of_value) { page_of_value = of_value; }
+};
+
+template <bool kIsSplit>
+struct PlaceOf {
+  using Type = SharedPlace;
+};
+template <>
+struct PlaceOf<true> {
+  using Type = SplitPlace;
+};
+using Place = PlaceOf<kSplitTables>::Type;
 
 /// Tokens of a page: known here where there are tables, a capacity of the cache otherwise.
 __device__ __forceinline__ i64 page_tokens(const Args& args) {
@@ -25,11 +49,13 @@ __device__ __forceinline__ i64 clamp_index(i64 value, i64 limit, unsigned& statu
 
 /// How the positions of one sequence become places. Made once a row: what follows is 32-bit arithmetic.
 struct Places {
-  const int* table;  ///< pages of the sequence
-  unsigned start;    ///< slot index of position 0 in the sequence
-  unsigned last;     ///< last valid slot index
-  int last_page;     ///< of the cache
-  int page;          ///< contiguous: where the sequence lies
+  const int* table;                     ///< pages of the sequence
+  const int* value_table;               ///< those of V, where they are others
+  const unsigned long long* addresses;  ///< of the cache's pages, where they have any
+  unsigned start;                       ///< slot index of position 0 in the sequence
+  unsigned last;                        ///< last valid slot index
+  int last_page;                        ///< of the cache
+  int page;                             ///< contiguous: where the sequence lies
 };
 
 __device__ __forceinline__ Places places_of_sequence(const Args& args, int sequence, unsigned& status) {
@@ -41,13 +67,23 @@ __device__ __forceinline__ Places places_of_sequence(const Args& args, int seque
     pages = __ldg(args.indptr + sequence + 1) - first_page;
     // What is no range of the table, or an empty one, has no place: any index is reported and becomes 0.
     if (first_page < 0 || pages <= 0 || first_page + pages > args.table_stride) {
-      return {args.table, static_cast<unsigned>(kMostSlots), 0, static_cast<int>(args.pages - 1), 0};
+      return {args.table,
+              args.value_table,
+              args.page_addresses,
+              static_cast<unsigned>(kMostSlots),
+              0,
+              static_cast<int>(args.pages - 1),
+              0};
     }
   }
   const i64 slots = min(kPaged ? pages * kPageSize : args.page_tokens, kMostSlots);
   return {kPaged ? args.table + first_page : nullptr,
-          static_cast<unsigned>(clamp_index(start, slots, status)), static_cast<unsigned>(slots - 1),
-          static_cast<int>(args.pages - 1), args.sequence_slots > 0 ? sequence : 0};
+          kSplitTables ? args.value_table + first_page : nullptr,
+          args.page_addresses,
+          static_cast<unsigned>(clamp_index(start, slots, status)),
+          static_cast<unsigned>(slots - 1),
+          static_cast<int>(args.pages - 1),
+          args.sequence_slots > 0 ? sequence : 0};
 }
 
 /// Index of a position in the sequence's slots. Positions count from 0.
@@ -57,13 +93,19 @@ __device__ __forceinline__ unsigned slot_index(const Places& places, int positio
   return min(index, places.last);
 }
 
-/// Page that holds a slot index: a load, where there is a table.
-__device__ __forceinline__ int page_of_index(const Places& places, unsigned index, unsigned& status) {
-  if constexpr (!kPaged) return places.page;
-  const int page = __ldg(places.table + index / kPageSize);
+/// Page that `table` has for a slot index.
+__device__ __forceinline__ int look_up(const int* table, const Places& places, unsigned index,
+                                       unsigned& status) {
+  const int page = __ldg(table + index / kPageSize);
   const int inside = max(0, min(page, places.last_page));
   if (inside != page) status |= adamas_abi::kBadTable;
   return inside;
+}
+
+/// Page that holds a slot index: a load, where there is a table.
+__device__ __forceinline__ int page_of_index(const Places& places, unsigned index, unsigned& status) {
+  if constexpr (!kPaged) return places.page;
+  return look_up(places.table, places, index, status);
 }
 
 /// Token of a slot index in its page.
@@ -71,10 +113,60 @@ __device__ __forceinline__ int token_of_index(unsigned index) {
   return static_cast<int>(kPaged ? index % kPageSize : index);
 }
 
-/// Place of a position that the row sees.
+/// Place of a position that the row sees, as far as its code goes: V's page is left out.
 __device__ __forceinline__ Place place_of_position(const Places& places, int position, unsigned& status) {
   const unsigned index = slot_index(places, position, status);
   return {page_of_index(places, index, status), token_of_index(index)};
+}
+
+/// `place`, whose K and V rows will be read; nowhere, if a page of it is.
+__device__ __forceinline__ Place with_memory(const Places& places, Place place, unsigned& status) {
+  if constexpr (kPointers) {
+    bool exists = __ldg(places.addresses + place.page) != 0;
+    if constexpr (kSplitTables) exists = exists && __ldg(places.addresses + place.value_page()) != 0;
+    if (!exists) {
+      status |= adamas_abi::kBadTable;
+      return {-1, 0};
+    }
+  }
+  return place;
+}
+
+/// Place of a slot index whose K and V rows will be read.
+__device__ __forceinline__ Place place_of_rows(const Places& places, unsigned index, unsigned& status) {
+  Place place = {page_of_index(places, index, status), token_of_index(index)};
+  if constexpr (kSplitTables) place.set_value_page(look_up(places.value_table, places, index, status));
+  return with_memory(places, place, status);
+}
+
+/// A K or V row in memory: its element i is number `first` + i of an array.
+struct RowInMemory {
+  const void* array;
+  i64 first;
+};
+
+/// Memory `offset` bytes into a page. Of a place that is nowhere: of page 0, not to be read.
+__device__ __forceinline__ const void* page_memory(const Args& args, int page, i64 offset) {
+  return reinterpret_cast<const void*>(__ldg(args.page_addresses + max(page, 0)) + offset);
+}
+
+__device__ __forceinline__ RowInMemory key_row(const Args& args, int kv_head, const Place& place) {
+  if constexpr (kPointers) {
+    return {page_memory(args, place.page, args.key_offset),
+            place.token * args.key_token_stride + kv_head * args.key_head_stride};
+  }
+  return {args.keys, place.page * args.key_page_stride + place.token * args.key_token_stride +
+                         kv_head * args.key_head_stride};
+}
+
+__device__ __forceinline__ RowInMemory value_row(const Args& args, int kv_head, const Place& place) {
+  const int page = place.value_page();
+  if constexpr (kPointers) {
+    return {page_memory(args, page, args.value_offset),
+            place.token * args.value_token_stride + kv_head * args.value_head_stride};
+  }
+  return {args.values, page * args.value_page_stride + place.token * args.value_token_stride +
+                           kv_head * args.value_head_stride};
 }
 
 /// Physical slot of a place.

@@ -93,8 +93,6 @@ TEST_CASE("cuda: what cannot be generated is refused by name") {
   refused("kv_type=f8e4m3fn q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=q8_0 q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=f32", "kv_type");
-  refused("cache_form=pointers", "cache_form");
-  refused("tables=split", "tables");
   CHECK(refusal("").field().empty());
 }
 

@@ -185,6 +185,43 @@ TEST_CASE("ranges of a table that are none have no place, and harm no other row"
   }
 }
 
+TEST_CASE("pages that are nowhere are left out and reported") {
+  for_each_spec([](int index) {
+    Problem problem(index, RowKind::kNormal, {120, 90});
+    if (problem.spec.cache_form != codegen::CacheForm::pointers) return;
+    problem.encode();
+    problem.decode_by_stages(0);
+    const Answer clean(problem);
+    // All pages of the first sequence.
+    std::vector<unsigned long long> addresses(problem.args.page_addresses,
+                                              problem.args.page_addresses + problem.args.pages);
+    for (int p = 0; p < 120; ++p) {
+      addresses[problem.slot(0, p) / problem.args.page_tokens] = 0;
+      addresses[problem.value_slot(0, p) / problem.args.page_tokens] = 0;
+    }
+    problem.args.page_addresses = addresses.data();
+    const bool shares_pages = problem.spec.tables == codegen::Tables::split;  // with the second sequence
+    for (const int way : {0, 1, 2}) {
+      CAPTURE(way);
+      problem.counters = {};
+      if (way == 0) problem.decode_by_stages(0);
+      if (way == 1) problem.decode_in_clusters(2, 0, Lists::none);
+      if (way == 2) problem.dense();
+      CHECK(problem.counters.status == adamas_abi::kBadTable);
+      for (int head = 0; head < problem.query_heads(); ++head) {
+        CHECK(std::ranges::all_of(problem.out(0, head), [](double value) { return value == 0; }));
+        CHECK(problem.lse[head] == -std::numeric_limits<float>::infinity());
+        const auto other = static_cast<std::size_t>(problem.query_heads() + head);
+        if (way < 2 && !shares_pages) CHECK(problem.lse[other] == static_cast<float>(clean.values[other]));
+      }
+    }
+    problem.counters = {};
+    problem.encode_all();
+    CHECK(problem.counters.status == 0);
+    CHECK(problem.counters.tokens_encoded < static_cast<std::uint64_t>(problem.slots()) * Problem::kKvHeads);
+  });
+}
+
 TEST_CASE("the generator's own choice of a cluster fits the shape, or there is none") {
   Problem problem = problem_with_codes(0, RowKind::kNormal);
   check_clusters(problem, std::array{0}, 0, Lists::positions);

@@ -22,16 +22,15 @@ using codegen::Stage;
 
 constexpr std::string_view kTarget = "sm_90a";
 
-constexpr std::uint16_t kNan16 = 0x7fff;  // a NaN in both 16-bit formats: what no kernel may take for data
-constexpr std::uint32_t kNan32 = 0x7fffffff;
+constexpr std::uint32_t kNan32 = 0x7fffffff;  // in 16-bit formats too: what no kernel may take for data
 
 std::uint16_t pack(oracle::Format format, float value) {
   return format == oracle::Format::kF16 ? oracle::to_f16(value) : oracle::to_bf16(value);
 }
 
-/// Element `index` of an array of `format`, stored in words.
-void put(std::vector<std::uint32_t>& words, oracle::Format format, std::int64_t index, float value) {
-  auto* base = reinterpret_cast<unsigned char*>(words.data());
+/// Element `index` of an array of `format`.
+void put(void* array, oracle::Format format, std::int64_t index, float value) {
+  auto* base = static_cast<unsigned char*>(array);
   if (format == oracle::Format::kF32) {
     std::memcpy(base + index * 4, &value, 4);
   } else {
@@ -136,18 +135,40 @@ void Problem::lay_out_cache(oracle::Random& random) {
     }
   }
   args.table = table_.data();
+  if (spec.tables == codegen::Tables::split) {
+    value_table_.assign(table_.rbegin(), table_.rend());
+    args.value_table = value_table_.data();
+  }
 
-  args.key_head_stride = spec.head_dim + 8;
-  args.key_token_stride = kKvHeads * args.key_head_stride + 16;
-  args.key_page_stride = args.page_tokens * args.key_token_stride + 8;
+  const int width = codegen::element_bytes(spec.kv_type), padding = 16 / width;
+  args.key_head_stride = spec.head_dim + padding;
+  args.key_token_stride = kKvHeads * args.key_head_stride + 2 * padding;
+  args.key_page_stride = args.page_tokens * args.key_token_stride + padding;
   args.value_token_stride = spec.value_dim;
   args.value_head_stride = args.page_tokens * args.value_token_stride;
   args.value_page_stride = kKvHeads * args.value_head_stride;
-  keys_.assign(args.pages * args.key_page_stride, kNan16);
-  values_.assign(args.pages * args.value_page_stride, kNan16);
+  const std::int64_t key_page = args.key_page_stride * width, value_page = args.value_page_stride * width;
+  const auto nan = [](std::int64_t count) {
+    return std::vector<std::uint64_t>(count / 8, ~std::uint64_t{0});
+  };
+  if (spec.cache_form == CacheForm::pointers) {
+    // Pages backwards, each with something before K.
+    args.key_offset = 16;
+    args.value_offset = 16 + key_page;
+    keys_ = nan(args.pages * (args.value_offset + value_page));
+    for (std::int64_t page = args.pages - 1; page >= 0; --page) {
+      addresses_.push_back(reinterpret_cast<std::uintptr_t>(keys_.data()) +
+                           page * (args.value_offset + value_page));
+    }
+    args.page_addresses = addresses_.data();
+    args.key_page_stride = args.value_page_stride = -77;
+  } else {
+    keys_ = nan(args.pages * key_page);
+    values_ = nan(args.pages * value_page);
+    args.keys = keys_.data();
+    args.values = values_.data();
+  }
   write_rows();
-  args.keys = keys_.data();
-  args.values = values_.data();
 
   const auto strides = codegen::cuda_generator().code_strides(spec, kKvHeads, args.page_tokens);
   args.code_page_stride = strides.page;
@@ -157,22 +178,29 @@ void Problem::lay_out_cache(oracle::Random& random) {
   args.codes = codes.data();
 }
 
+void Problem::write_row(const void* array, std::int64_t offset, std::int64_t page, std::int64_t page_stride,
+                        std::int64_t in_page, std::span<const float> row) {
+  const int width = codegen::element_bytes(spec.kv_type);
+  unsigned char* to =
+      spec.cache_form == CacheForm::pointers
+          ? reinterpret_cast<unsigned char*>(addresses_[page]) + offset
+          : static_cast<unsigned char*>(const_cast<void*>(array)) + page * page_stride * width;
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    put(to, config.kv_type, in_page + static_cast<std::int64_t>(i), row[i]);
+  }
+}
+
 void Problem::write_rows() {
   for (int b = 0; b < batch(); ++b) {
     const auto keys = sequences[b].key_rows(config, call), values = sequences[b].value_rows(config, call);
     for (int p = 0; p < lengths[b]; ++p) {
-      const std::int64_t page = slot(b, p) / args.page_tokens, token = slot(b, p) % args.page_tokens;
+      const std::int64_t key = slot(b, p), value = value_slot(b, p), tokens = args.page_tokens;
       for (int head = 0; head < kKvHeads; ++head) {
-        std::uint16_t* key = keys_.data() + page * args.key_page_stride + token * args.key_token_stride +
-                             head * args.key_head_stride;
-        for (int i = 0; i < spec.head_dim; ++i) {
-          key[i] = pack(config.kv_type, keys.at(p, head)[i]);
-        }
-        std::uint16_t* value = values_.data() + page * args.value_page_stride +
-                               token * args.value_token_stride + head * args.value_head_stride;
-        for (int i = 0; i < spec.value_dim; ++i) {
-          value[i] = pack(config.kv_type, values.at(p, head)[i]);
-        }
+        write_row(args.keys, args.key_offset, key / tokens, args.key_page_stride,
+                  key % tokens * args.key_token_stride + head * args.key_head_stride, keys.at(p, head));
+        write_row(args.values, args.value_offset, value / tokens, args.value_page_stride,
+                  value % tokens * args.value_token_stride + head * args.value_head_stride,
+                  values.at(p, head));
       }
     }
   }
@@ -186,7 +214,7 @@ void Problem::lay_out_queries() {
     const auto queries = sequences[row / spec.query_rows].query_rows(config, call);
     for (int head = 0; head < query_heads(); ++head) {
       for (int i = 0; i < spec.head_dim; ++i) {
-        put(query_, config.q_type, row * args.query_row_stride + head * args.query_head_stride + i,
+        put(query_.data(), config.q_type, row * args.query_row_stride + head * args.query_head_stride + i,
             queries.at(row % spec.query_rows, head)[i]);
       }
     }
@@ -213,12 +241,17 @@ void Problem::make_burst(int first, int count) {
   write_rows();
 }
 
-std::int64_t Problem::slot(int sequence, int position) const {
+std::int64_t Problem::slot_in(const std::vector<int>& table, int sequence, int position) const {
   const std::int64_t token = starts_[sequence] + position;
   if (spec.cache_form == CacheForm::contiguous) return sequence * args.page_tokens + token;
   const std::int64_t first = indptr_.empty() ? sequence * args.table_stride : indptr_[sequence];
-  const int page = table_[first + token / args.page_tokens];
-  return page * args.page_tokens + token % args.page_tokens;
+  return table[first + token / args.page_tokens] * args.page_tokens + token % args.page_tokens;
+}
+
+std::int64_t Problem::slot(int sequence, int position) const { return slot_in(table_, sequence, position); }
+
+std::int64_t Problem::value_slot(int sequence, int position) const {
+  return slot_in(value_table_.empty() ? table_ : value_table_, sequence, position);
 }
 
 std::vector<double> Problem::out(int row, int query_head) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "codegen/facts.hpp"
@@ -48,8 +49,9 @@ class Problem {
   int selections() const { return kKvHeads * facts.selections_per_kv_head; }
   int query_heads() const { return kKvHeads * spec.group; }
   std::int64_t slots() const { return args.pages * args.page_tokens; }
-  /// Slot of a position of a sequence.
+  /// Slot of a position of a sequence: of its code and its K, and of its V.
   std::int64_t slot(int sequence, int position) const;
+  std::int64_t value_slot(int sequence, int position) const;
   /// Output of one query head of one row, widened.
   std::vector<double> out(int row, int query_head) const;
 
@@ -77,13 +79,17 @@ class Problem {
  private:
   void lay_out_cache(oracle::Random& random);
   void write_rows();  ///< keys and values of the sequences -> cache
+  void write_row(const void* array, std::int64_t offset, std::int64_t page, std::int64_t page_stride,
+                 std::int64_t in_page, std::span<const float> row);
+  std::int64_t slot_in(const std::vector<int>& table, int sequence, int position) const;
   void prepare_decode(std::int64_t dense_below);
   void lay_out_queries();
   void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);
 
-  std::vector<std::uint16_t> keys_, values_;
-  std::vector<int> table_, starts_, indptr_;
-  std::vector<std::uint32_t> query_, out_;  // words: room and alignment for any element type
+  std::vector<std::uint64_t> keys_, values_;  // words: room and alignment for any element type
+  std::vector<unsigned long long> addresses_;
+  std::vector<int> table_, value_table_, starts_, indptr_;
+  std::vector<std::uint32_t> query_, out_;
   std::vector<std::uint64_t> prepared_, order_keys_;
   std::vector<float> partial_, sink_logits_;
 };

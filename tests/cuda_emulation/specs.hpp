@@ -33,8 +33,12 @@ inline constexpr EmulatedSpec kSpecs[] = {
     {"head_dim=64 value_dim=16 group=2 budget=129 buckets=8 estimator=manhattan cache_form=contiguous "
      "out_type=f32",
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
-    {"head_dim=48 group=9 budget=24 query_bits=6",
+    {"head_dim=48 group=9 budget=24 query_bits=6 cache_form=csr page_size=5 tables=split",
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"head_dim=64 value_dim=80 group=2 budget=40 cache_form=pointers page_size=9",
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"group=4 budget=48 cache_form=pointers page_size=32 tables=split",
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=128"},
 };
 
 }  // namespace adamas::cuda_emulation

@@ -49,10 +49,6 @@ TEST_CASE("cpu: a Spec that cannot be is refused before any compile") {
        "use f16, bf16 or f32"},
       {"kv_type=q8_0", ADAMAS_UNSUPPORTED, "kv_type", "q8_0", "is not generated for the CPU",
        "use f16, bf16 or f32"},
-      {"cache_form=pointers", ADAMAS_UNSUPPORTED, "cache_form", "pointers", "is not generated for the CPU",
-       "use contiguous, block_table, csr or slots"},
-      {"tables=split", ADAMAS_UNSUPPORTED, "tables", "split", "is not generated for the CPU",
-       "use tables=shared"},
   };
   for (const auto& [spec, status, field, value, rule, hint] : cases) {
     INFO(spec);

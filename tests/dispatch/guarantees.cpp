@@ -56,7 +56,8 @@ void check_rows_are_independent(const Context& context) {
         "query_rows=2",
         "head_dim=96 group=3 budget=24 cache_form=contiguous",
         "head_dim=64 group=2 budget=24 cache_form=slots",
-        "head_dim=64 group=2 budget=24 cache_form=csr page_size=48"}) {
+        "head_dim=64 group=2 budget=24 cache_form=csr page_size=48",
+        "head_dim=64 group=2 budget=24 cache_form=pointers page_size=16 tables=split"}) {
     INFO(spec);
     // Long enough for several chunks of every operation, and short ones that attend to everything.
     const std::vector<Sequence> batch = {{1, 1500}, {2, 3}, {3, 640}, {4, 129}, {5, 24}};

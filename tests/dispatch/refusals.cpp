@@ -74,6 +74,32 @@ void check_bad_tables(const Context& context) {
                  {"cache.table_stride", "must be 1..",
                   [](Call& call) { call.cache.table_stride = std::int64_t{1} << 31; }}});
   }
+  const SmallProblem split(context, {.spec = "head_dim=64 group=2 budget=16 tables=split"});
+  const SmallProblem pointers(context, {.spec = "head_dim=64 group=2 budget=16 cache_form=pointers"});
+  for (const Operation operation : {&Plan::attend, &Plan::decode, &Plan::dense}) {
+    check_calls(
+        split, operation,
+        {{"cache.value_table", "must point", [](Call& call) { call.cache.value_table = nullptr; }},
+         {"cache.value_table", "must be aligned", [&](Call& call) { misaligned(call.cache.value_table); }}});
+    check_calls(
+        pointers, operation,
+        {{"cache.page_addresses", "must point", [](Call& call) { call.cache.page_addresses = nullptr; }},
+         {"cache.page_addresses", "must be aligned to 8",
+          [](Call& call) {
+            call.cache.page_addresses = reinterpret_cast<const void* const*>(
+                reinterpret_cast<std::uintptr_t>(call.cache.page_addresses) + 4);
+          }},
+         {"cache.key_offset", "not negative", [](Call& call) { call.cache.key_offset = -16; }},
+         {"cache.value_offset", "must be a multiple", [](Call& call) { call.cache.value_offset = 33; }},
+         {"cache.key_head_stride", "at least the row's 64",
+          [](Call& call) { call.cache.key_head_stride = 8; }},
+         {"cache.value_token_stride", "at least the row's 64",
+          [](Call& call) { call.cache.value_token_stride = -64; }},
+         {"cache.table", "must point", [](Call& call) { call.cache.table = nullptr; }}});
+  }
+  EncodeArgs encode = pointers.encode_args();
+  encode.cache.page_addresses = nullptr;
+  check_refused(refusal_of([&] { pointers.kernel.encode(encode); }), "cache.page_addresses", "must point");
   for (const Operation operation : {&Plan::decode, &Plan::dense}) {
     check_calls(slots, operation,
                 {{"cache.key_token_stride", "at least the row's 64",

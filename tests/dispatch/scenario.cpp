@@ -119,7 +119,7 @@ class Run {
       for (int h = 0; h < query_heads_; ++h)
         call_.sink_logits.push_back(static_cast<float>(random_.normal()));
     }
-    CacheBuilder builder(scenario_, spec_, placement_);
+    CacheBuilder builder(scenario_, spec_, placement_, random_);
     for (int b = 0; b < batch_; ++b) {
       problems_.push_back(
           oracle::random_problem(random_, config_, call_, scenario_.lengths[b], scenario_.kind));
@@ -128,7 +128,7 @@ class Run {
       for (int p = 0; p < scenario_.lengths[b]; ++p) {
         for (int h = 0; h < scenario_.kv_heads; ++h) {
           const auto key = keys.at(p, h), value = values.at(p, h);
-          builder.put(placement_.slots[b][p], h, pack(config_.kv_type, {key.begin(), key.end()}),
+          builder.put(b, p, h, pack(config_.kv_type, {key.begin(), key.end()}),
                       pack(config_.kv_type, {value.begin(), value.end()}));
         }
       }
@@ -160,16 +160,27 @@ class Run {
       key_memory_.emplace(DeviceMemory::of(context_, host_cache_.key));
       if (!host_cache_.value.empty()) value_memory_.emplace(DeviceMemory::of(context_, host_cache_.value));
       table_memory_.emplace(DeviceMemory::of(context_, placement_.table));
+      value_table_memory_.emplace(DeviceMemory::of(context_, placement_.value_table));
       indptr_memory_.emplace(DeviceMemory::of(context_, placement_.indptr));
     }
     adamas_cache cache = host_cache_.strides;
-    cache.key = key_memory_->data();
-    cache.value = value_memory_
-                      ? value_memory_->data()
-                      : key_memory_->as<std::byte>() + spec_.head_dim * element_bytes(spec_.kv_type);
+    const auto* key = key_memory_->as<std::byte>();
+    if (spec_.cache_form == codegen::CacheForm::pointers) {
+      if (!addresses_memory_) {
+        std::vector<const void*> addresses;
+        for (const std::int64_t begin : host_cache_.page_begins)
+          addresses.push_back(begin < 0 ? nullptr : key + begin);
+        addresses_memory_.emplace(DeviceMemory::of(context_, addresses));
+      }
+      cache.page_addresses = addresses_memory_->as<const void*>();
+    } else {
+      cache.key = key;
+      cache.value = value_memory_ ? value_memory_->data() : key + host_cache_.value_begin;
+    }
     cache.table = placement_.table.empty() ? nullptr : table_memory_->as<std::int32_t>();
     cache.table_stride = placement_.table_stride;
     if (spec_.cache_form == codegen::CacheForm::csr) cache.indptr = indptr_memory_->as<std::int32_t>();
+    if (spec_.tables == codegen::Tables::split) cache.value_table = value_table_memory_->as<std::int32_t>();
     return cache;
   }
 
@@ -427,9 +438,9 @@ class Run {
   std::vector<std::byte> query_bytes_;
   std::vector<std::int32_t> row_budgets_;
   HostCache host_cache_;
-  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, indptr_memory_, query_memory_,
-      lengths_memory_, starts_memory_, budgets_memory_, thresholds_memory_, sinks_memory_, workspace_,
-      counters_;
+  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, value_table_memory_,
+      addresses_memory_, indptr_memory_, query_memory_, lengths_memory_, starts_memory_, budgets_memory_,
+      thresholds_memory_, sinks_memory_, workspace_, counters_;
 };
 
 }  // namespace

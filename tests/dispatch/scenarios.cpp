@@ -77,7 +77,10 @@ std::vector<Scenario> fixed_scenarios() {
        .lengths = {100, 1, 70},
        .packed = true});
   // Other tables.
-  for (const char* form : {"slots", "csr page_size=1", "csr page_size=7", "csr page_size=48"}) {
+  for (const char* form :
+       {"slots", "csr page_size=1", "csr page_size=7", "csr page_size=48",
+        "block_table page_size=5 tables=split", "slots tables=split", "csr page_size=32 tables=split",
+        "pointers page_size=6", "pointers page_size=64", "pointers page_size=16 tables=split"}) {
     add({.spec = fmt::format("head_dim=64 cache_form={} budget=16 group=2", form),
          .lengths = {100, 0, 7, 1},
          .starts = list.size() % 2 == 0});
@@ -93,6 +96,15 @@ std::vector<Scenario> fixed_scenarios() {
        .lengths = {700, 64, 0},
        .layout = HostLayout::interleaved,
        .starts = true});
+  add({.spec = "cache_form=pointers page_size=64 group=4 kv_type=bf16",
+       .lengths = {700, 64, 0},
+       .layout = HostLayout::interleaved,
+       .starts = true});
+  add({.spec = "page_size=16 group=4 tables=split scope=kv_head window=on",
+       .lengths = {700, 64, 0},
+       .layout = HostLayout::interleaved,
+       .dense_below = -1,
+       .window = 300});
   // Forms.
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head", .lengths = {120, 16}});
   add({.spec = "head_dim=64 budget=16 group=6 scope=kv_head estimator=manhattan", .lengths = {120, 16}});
@@ -130,8 +142,8 @@ Scenario random_scenario(std::uint64_t seed) {
   const int recent = static_cast<int>(random.integer(1, std::min(budget, 6)));
   const int sink = static_cast<int>(random.integer(0, std::min(budget - recent, 5)));
   const bool manhattan = chance(40);
-  const std::string form =
-      pick(Texts{"contiguous", "contiguous", "block_table", "block_table", "block_table", "csr", "slots"});
+  const std::string form = pick(Texts{"contiguous", "contiguous", "block_table", "block_table", "block_table",
+                                      "csr", "slots", "pointers"});
   const bool contiguous = form == "contiguous";
   const bool window = chance(20), soft_cap = chance(20);
   std::string spec =
@@ -147,6 +159,7 @@ Scenario random_scenario(std::uint64_t seed) {
   if (form != "contiguous" && form != "slots") {
     spec += fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
   }
+  if (!contiguous && chance(25)) spec += " tables=split";
   if (window) spec += " window=on";
   if (soft_cap) spec += " soft_cap=on";
   if (chance(20)) spec += " sink_logits=on";

@@ -56,7 +56,9 @@ SmallProblem::SmallProblem(const Context& context_in, const SmallShape& shape_in
       lengths(context, static_cast<std::size_t>(batch()) * 4),
       starts(context, static_cast<std::size_t>(batch()) * 4, 0),
       table(DeviceMemory::of(context, block_tables())),
+      value_table(DeviceMemory::of(context, block_tables())),
       indptr(DeviceMemory::of(context, page_ranges())),
+      addresses(DeviceMemory::of(context, page_addresses())),
       key_thresholds(DeviceMemory::of(context, thresholds(0.98F))),
       query_thresholds(DeviceMemory::of(context, thresholds(0.3F))),
       codes(context, kernel.info().code_bytes),
@@ -95,6 +97,15 @@ std::vector<std::int32_t> SmallProblem::page_ranges() const {
   for (int b = 0; b <= batch(); ++b)
     ranges.push_back(static_cast<std::int32_t>(b * pages_per_sequence));
   return ranges;
+}
+
+/// K in pages of the one array; V is found by its offset.
+std::vector<const void*> SmallProblem::page_addresses() const {
+  std::vector<const void*> pages;
+  const std::int64_t page = page_tokens * shape.kv_heads * spec.head_dim;
+  for (std::int64_t i = 0; i < slots / page_tokens; ++i)
+    pages.push_back(key.as<std::uint16_t>() + i * page);
+  return pages;
 }
 
 std::vector<std::uint16_t> SmallProblem::cache_rows(int dim, std::uint64_t salt) const {
@@ -149,6 +160,11 @@ Cache SmallProblem::cache() const {
     cache.table_stride = batch() * pages_per_sequence;
     cache.indptr = indptr.as<std::int32_t>();
   }
+  if (spec.cache_form == codegen::CacheForm::pointers) {
+    cache.key = cache.value = nullptr;
+    cache.page_addresses = addresses.as<const void*>();
+  }
+  if (spec.tables == codegen::Tables::split) cache.value_table = value_table.as<std::int32_t>();
   return cache;
 }
 

@@ -20,7 +20,7 @@ struct Sequence {
 };
 
 struct SmallShape {
-  std::string spec = "head_dim=64 group=2 budget=16";  ///< f16
+  std::string spec = "head_dim=64 group=2 budget=16";  ///< f16; pointers: V is K
   std::vector<Sequence> sequences = {{1, 50}, {2, 30}};
   int kv_heads = 2;
   int max_batch = 0;             ///< 0: as many as there are sequences
@@ -89,7 +89,8 @@ struct SmallProblem {
   const int selections;
   const std::int64_t slots;
 
-  const DeviceMemory key, value, query, lengths, starts, table, indptr, key_thresholds, query_thresholds;
+  const DeviceMemory key, value, query, lengths, starts, table, value_table, indptr, addresses,
+      key_thresholds, query_thresholds;
   const DeviceMemory codes, workspace, out, lse, positions, counts, counters;
 
  private:
@@ -97,6 +98,7 @@ struct SmallProblem {
   std::int64_t page_of(int b, std::int64_t block) const;
   std::vector<std::int32_t> block_tables() const;
   std::vector<std::int32_t> page_ranges() const;  ///< of csr
+  std::vector<const void*> page_addresses() const;
   std::vector<std::uint16_t> cache_rows(int dim, std::uint64_t salt) const;
   std::vector<std::uint16_t> query_rows() const;
   std::vector<float> thresholds(float outer) const;

@@ -134,6 +134,8 @@ void check_wild_tables(const Context& context) {
        {"head_dim=64 group=2 budget=8 page_size=16", "head_dim=80 budget=8 page_size=5",
         "head_dim=64 group=2 budget=8 cache_form=slots",
         "head_dim=64 group=2 budget=8 cache_form=csr page_size=16",
+        "head_dim=64 group=2 budget=8 page_size=16 tables=split",
+        "head_dim=64 group=2 budget=8 cache_form=pointers page_size=16 tables=split",
         "head_dim=64 group=2 budget=8 cache_form=contiguous"}) {
     INFO(spec);
     const bool paged = spec.find("contiguous") == spec.npos;
@@ -167,6 +169,32 @@ void check_wild_tables(const Context& context) {
       write(problem.table, wild);
       survives();
       write(problem.table, clean);
+    }
+    if (problem.spec.tables == codegen::Tables::split) {
+      const auto clean = problem.value_table.read<std::int32_t>();
+      auto wild = clean;
+      for (std::size_t i = 0; i < 2 * static_cast<std::size_t>(problem.pages_per_sequence); ++i) {
+        wild[i] = kWild[i % std::size(kWild)];
+      }
+      write(problem.value_table, wild);
+      survives();
+      write(problem.value_table, clean);
+    }
+    if (problem.spec.cache_form == codegen::CacheForm::pointers) {
+      // The first two sequences' pages are nowhere: there is nothing to attend to, and nothing to encode.
+      const auto clean = problem.addresses.read<const void*>();
+      auto wild = clean;
+      std::fill_n(wild.begin(), 2 * problem.pages_per_sequence, nullptr);
+      write(problem.addresses, wild);
+      survives();
+      check_zero_output(problem, problem.dense(), 0);
+      check_zero_output(problem, problem.decode(), 1);
+      problem.encode();
+      const Counters counters = context.read(problem.counters.data());
+      CHECK(counters.status == 0);
+      CHECK(counters.tokens_encoded ==
+            static_cast<std::uint64_t>(problem.slots / 3) * problem.shape.kv_heads);
+      write(problem.addresses, clean);
     }
     if (problem.spec.cache_form == codegen::CacheForm::csr) {
       // Ranges of the first two sequences: outside the table, backwards, empty, too short.
