@@ -15,6 +15,10 @@ std::string_view format_name(ElementType type) {
       return "BFloat16";
     case ElementType::f32:
       return "Float32";
+    case ElementType::f8e4m3fn:
+      return "Float8E4M3";
+    case ElementType::q8_0:
+      return "BlockInt8";
     default:
       return "Float16";
   }
@@ -50,11 +54,13 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   };
   text += fmt::format(
       "// Formats of K and V, of the query and of the output\n"
-      "struct Float16;\nstruct BFloat16;\nstruct Float32;\n"
+      "struct Float16;\nstruct BFloat16;\nstruct Float32;\nstruct Float8E4M3;\nstruct BlockInt8;\n"
       "using Kv = {};\nusing Query = {};\nusing Out = {};\n\n",
       format_name(spec.kv_type), format_name(spec.q_type), format_name(spec.out_type));
 
-  text += "// Shape\n";
+  text += "// Whether K and V have scales of the tensor or of their heads\n";
+  line("bool", "kScaled", spec.kv_type == ElementType::f8e4m3fn);
+  text += "\n// Shape\n";
   line("int", "kHeadDim", spec.head_dim);
   line("int", "kValueDim", spec.value_dim);
   line("int", "kGroup", spec.group);

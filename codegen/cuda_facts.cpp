@@ -62,7 +62,7 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? 2 * spec.head_dim : 1;
   cuda.keys_in_lanes = cuda.facts.hadamard.order == 1 && spec.head_dim % kWarp == 0 &&
                        std::has_single_bit(static_cast<unsigned>(cuda.words)) && cuda.words <= kWarp &&
-                       (spec.kv_type == ElementType::f16 || spec.kv_type == ElementType::bf16);
+                       spec.kv_type != ElementType::f32;
   cuda.slots_per_warp = cuda.keys_in_lanes ? kWarp / cuda.words : 4;
   const int key_bits = std::bit_width(static_cast<unsigned>(cuda.facts.key_forced));
   cuda.digits = key_bits <= kMostBitsOfOneDigit ? 1 : 2;

@@ -77,8 +77,8 @@ class CudaGenerator final : public Generator {
   std::string_view language() const override { return "cuda"; }
 
   void check(const Spec& spec, const Tuning& tuning, std::string_view target) const override {
-    if (spec.kv_type != ElementType::f16 && spec.kv_type != ElementType::bf16) {
-      refuse("kv_type", name(spec.kv_type), "is not generated for CUDA yet", "f16 and bf16 are");
+    if (spec.kv_type == ElementType::f32 || spec.kv_type == ElementType::q8_0) {
+      refuse("kv_type", name(spec.kv_type), "is not generated for CUDA", "f16, bf16 and f8e4m3fn are");
     }
     const int architecture = cuda_architecture(target);
     if (architecture < kOldestArchitecture) {

@@ -42,6 +42,7 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kGroup", spec.group);
   text += integer("kQueryRows", spec.query_rows);
   text += element("kKvType", spec.kv_type);
+  text += boolean("kScaled", spec.kv_type == ElementType::f8e4m3fn);
   text += element("kQueryType", spec.q_type);
   text += element("kOutType", spec.out_type);
   text += boolean("kPaged", facts.page_tokens > 0);

@@ -5,8 +5,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "codegen/error.hpp"
@@ -128,6 +130,18 @@ void check_budget(const Spec& spec) {
          written(forced));
 }
 
+/// Rows of a block format are whole blocks.
+void check_blocks(const Spec& spec) {
+  const int block = storage_unit(spec.kv_type).elements;
+  for (const auto& [key, dim] :
+       {std::pair{"head_dim", spec.head_dim}, std::pair{"value_dim", spec.value_dim}}) {
+    if (dim % block == 0) continue;
+    refuse(key, written(dim),
+           fmt::format("must be a multiple of {}: kv_type={} stores blocks", block, name(spec.kv_type)),
+           written(std::max(dim / block * block, block)));
+  }
+}
+
 /// A key that the rest of the Spec leaves without meaning must keep its default: it would be ignored
 /// otherwise, and Specs that mean the same would differ.
 void check_unused_keys(const Spec& spec) {
@@ -184,6 +198,7 @@ Spec Spec::parse(std::string_view text) {
   read(given, "sink_logits", spec.sink_logits);
 
   check_hadamard(spec);
+  check_blocks(spec);
   check_budget(spec);
   check_unused_keys(spec);
   return spec;

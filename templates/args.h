@@ -34,6 +34,11 @@ struct Args {
   i64 key_offset, value_offset;
   const int* value_table;  // tables of their own for K and V: as `table`, which is then of K and of the codes
 
+  // f8e4m3fn: an element of head h is the stored one times scale[h * scale_stride] (0: one for the tensor).
+  const float* key_scale;
+  const float* value_scale;
+  i64 scale_stride;
+
   // Geometry of the slots. Slot s lies in page s / page_tokens at token s % page_tokens; page_tokens is the Spec's
   // page_size where there are tables (1 for slots), the tokens of one sequence row (or of the whole packed array) for
   // contiguous.

@@ -12,6 +12,10 @@ inline oracle::Format format_of(codegen::ElementType type) {
       return oracle::Format::kF16;
     case codegen::ElementType::bf16:
       return oracle::Format::kBF16;
+    case codegen::ElementType::f8e4m3fn:
+      return oracle::Format::kF8E4M3;
+    case codegen::ElementType::q8_0:
+      return oracle::Format::kQ8_0;
     default:
       return oracle::Format::kF32;
   }

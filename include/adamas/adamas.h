@@ -202,26 +202,34 @@ ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_pl
  *   csr          index i lies in page table[indptr[b] + i / page_size], at token i % page_size; table has
  *                table_stride entries in all. A range of indptr that is empty, or not inside the table, is reported
  *                (BAD_TABLE) where a row needs it, and table[0] stands for its pages
- *   pointers     a page begins at page_addresses[page], with its K key_offset bytes further: `key`, `value` and the page
- *                strides are unused. Pages are numbered, in a table as block_table has it, because codes follow their
- *                numbers. A NULL page has no tokens: encode skips it, attention leaves it out and reports it (BAD_TABLE)
- * Entries that no position of a sequence needs are never read. */
+ *   pointers     pages as in block_table, by number because codes follow it, but a page begins at
+ *                page_addresses[page], and its K key_offset bytes further: `key`, `value` and the page strides are
+ *                unused. A NULL page has no tokens: encode skips it, attention leaves it out and reports BAD_TABLE
+ * Entries that no position of a sequence needs are never read.
+ *
+ * kv_type=q8_0 is ggml's: 32 elements are a block of 34 bytes, an f16 scale and then 32 8-bit integers. Its strides
+ * count blocks, and a row is head_dim / 32 of them. */
 typedef struct adamas_cache {
   const void* key ADAMAS_ZERO;
   const void* value ADAMAS_ZERO;
   int64_t key_page_stride ADAMAS_ZERO, key_token_stride ADAMAS_ZERO, key_head_stride ADAMAS_ZERO;
   int64_t value_page_stride ADAMAS_ZERO, value_token_stride ADAMAS_ZERO, value_head_stride ADAMAS_ZERO;
-  /* block_table, slots: [batch, table_stride]; csr: [table_stride]; device memory */
+  /* block_table, slots, pointers: [batch, table_stride]; csr: [table_stride]; device memory */
   const int32_t* table ADAMAS_ZERO;
   /* entries a sequence, >= pages that max_tokens (plus its start) needs; csr: entries in all */
   int64_t table_stride ADAMAS_ZERO;
+  const int32_t* indptr ADAMAS_ZERO; /* csr: [batch + 1], where each sequence's entries begin and the last end */
   /* tables=split: pages (slots) of V, laid out as `table`, which is then of K and of the codes; slots mean K's */
   const int32_t* value_table ADAMAS_ZERO;
   /* pointers: [pages] where each page begins, device memory. Addresses are the host's word: only NULL is told from
    * the others. The rule of alignment holds for each */
   const void* const* page_addresses ADAMAS_ZERO;
   int64_t key_offset ADAMAS_ZERO, value_offset ADAMAS_ZERO; /* pointers: bytes from there to the page's K and V */
-  const int32_t* indptr ADAMAS_ZERO; /* csr: [batch + 1], where each sequence's entries begin and the last end */
+  /* kv_type=f8e4m3fn: an element is the stored one times its scale. Device memory; scale_stride 0: [1], for the tensor;
+   * 1: [kv_heads] */
+  const float* key_scale ADAMAS_ZERO;
+  const float* value_scale ADAMAS_ZERO;
+  int64_t scale_stride ADAMAS_ZERO;
 } adamas_cache;
 
 /* ---- encode: stored keys -> codes ---------------------------------------------------------------------- */
@@ -230,7 +238,7 @@ typedef struct adamas_cache {
  * (prefill, prefix hit, rewritten cache): `slots` NULL encodes first_slot .. first_slot + count - 1. */
 typedef struct adamas_encode_args {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_encode_args));
-  adamas_cache cache ADAMAS_INIT({}); /* key and its strides; value and table are not read */
+  adamas_cache cache ADAMAS_INIT({}); /* what says where K is, and its scale; V and tables are not read */
   void* codes ADAMAS_ZERO; /* [code_bytes], device memory */
   /* [count], device memory; a negative slot is inert, one beyond max_slots too (and reported in
    * `counters`) */
@@ -313,7 +321,7 @@ ADAMAS_API adamas_status adamas_dense(const adamas_plan* plan, const adamas_call
 
 enum { /* bits of adamas_counters.status; they stay until cleared */
   ADAMAS_STATUS_LENGTH_CLAMPED = 1, /* a length was beyond max_tokens (or negative) */
-  ADAMAS_STATUS_BAD_TABLE = 2,      /* a page or start outside the cache; it was clamped */
+  ADAMAS_STATUS_BAD_TABLE = 2,      /* a page or start outside the cache, clamped; a page at no address, left out */
   ADAMAS_STATUS_BAD_SLOT = 4,       /* encode: a slot beyond max_slots; it was skipped */
   ADAMAS_STATUS_BAD_POSITION = 8    /* attend: a position the row does not see; it was skipped */
 };

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "codegen/error.hpp"
 
@@ -39,23 +40,28 @@ class Checker {
  public:
   explicit Checker(const Kernel& kernel) : kernel_(kernel) {}
 
-  std::size_t tensor_alignment(int element) const {
+  /// The device's, or the element's: of a block, that of its scale.
+  std::size_t tensor_alignment(codegen::ElementType type) const {
+    const int element = type == codegen::ElementType::q8_0 ? 2 : element_bytes(type);
     return std::max<std::size_t>(kernel_.device().alignment(), static_cast<std::size_t>(element));
   }
 
   void tensor(const std::string& field, const void* pointer, codegen::ElementType type) const {
-    check_pointer(field, pointer, tensor_alignment(element_bytes(type)));
+    check_pointer(field, pointer, tensor_alignment(type));
   }
 
   /// A stride that is used (extent > 1) must step over a whole row and keep the device's alignment.
   void stride(const std::string& field, std::int64_t value, std::int64_t extent, int dim,
               codegen::ElementType type) const {
     if (extent <= 1) return;
-    if (value < dim) {
-      refuse(field, fmt::to_string(value), fmt::format("must be at least the row's {} elements", dim),
-             "strides count elements");
+    const codegen::StorageUnit unit = codegen::storage_unit(type);
+    if (value < dim / unit.elements) {
+      const std::string_view what = unit.elements > 1 ? "blocks" : "elements";
+      refuse(field, fmt::to_string(value),
+             fmt::format("must be at least the row's {} {}", dim / unit.elements, what),
+             fmt::format("strides count {}", what));
     }
-    const auto bytes = static_cast<std::uint64_t>(value) * element_bytes(type);
+    const auto bytes = static_cast<std::uint64_t>(value) * static_cast<std::uint64_t>(unit.bytes);
     if (bytes % kernel_.device().alignment() != 0) {
       refuse(field, fmt::to_string(value),
              fmt::format("must be a multiple of {} bytes on this device", kernel_.device().alignment()));
@@ -70,7 +76,7 @@ class Checker {
     const CacheForm form = kernel_.spec().cache_form;
     const Geometry& geometry = kernel_.geometry();
     if (form == CacheForm::pointers) {
-      const auto alignment = static_cast<std::int64_t>(tensor_alignment(element_bytes(type)));
+      const auto alignment = static_cast<std::int64_t>(tensor_alignment(type));
       if (offset < 0 || offset % alignment != 0) {
         refuse("cache." + field + "_offset", fmt::to_string(offset),
                fmt::format("must be a multiple of {} bytes, and not negative", alignment));
@@ -92,11 +98,22 @@ class Checker {
     }
     cache_rows("key", cache.key, cache.key_offset, kernel_.spec().head_dim, cache.key_page_stride,
                cache.key_token_stride, cache.key_head_stride);
+    scale("key_scale", cache.key_scale, cache.scale_stride);
   }
 
   void values(const adamas_cache& cache) const {
     cache_rows("value", cache.value, cache.value_offset, kernel_.spec().value_dim, cache.value_page_stride,
                cache.value_token_stride, cache.value_head_stride);
+    scale("value_scale", cache.value_scale, cache.scale_stride);
+  }
+
+  void scale(const std::string& field, const float* scales, std::int64_t stride) const {
+    if (kernel_.spec().kv_type != codegen::ElementType::f8e4m3fn) return;
+    check_pointer("cache." + field, scales, alignof(float));
+    if (stride != 0 && stride != 1) {
+      refuse("cache.scale_stride", fmt::to_string(stride),
+             "must be 0, one scale for the tensor, or 1, one a K/V head");
+    }
   }
 
   /// How positions become slots: needed by everything that reads the cache or the codes by position.

@@ -55,6 +55,9 @@ void put_cache(Args& args, const Kernel& kernel, const adamas_cache& cache) {
   args.indptr = cache.indptr;
   args.value_table = cache.value_table;
   args.page_addresses = reinterpret_cast<const unsigned long long*>(cache.page_addresses);
+  args.key_scale = cache.key_scale;
+  args.value_scale = cache.value_scale;
+  args.scale_stride = cache.scale_stride;
   args.key_offset = cache.key_offset;
   args.value_offset = cache.value_offset;
   if (kernel.spec().cache_form == codegen::CacheForm::slots) {  // a page is one token

@@ -164,7 +164,7 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* c
     Floats k[kTokens];
     ADAMAS_UNROLL
     for (int t = 0; t < kTokens; ++t)
-      k[t] = load_floats<Kv, kLanes>(key[t] + c);
+      k[t] = load_elements<Kv, kLanes>(key[t], c);
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
       const Floats element = load<Floats>(query[q] + c);
@@ -266,7 +266,7 @@ ADAMAS_INLINE void add_values(const float (*weight)[kTile], const Kv::Raw* const
       Floats v[kVectors];
       ADAMAS_UNROLL
       for (int c = 0; c < kVectors; ++c)
-        v[c] = load_floats<Kv, kLanes>(value[i] + e + c * kLanes);
+        v[c] = load_elements<Kv, kLanes>(value[i], e + c * kLanes);
       ADAMAS_UNROLL
       for (int q = 0; q < kQueries; ++q) {
         ADAMAS_UNROLL
@@ -296,7 +296,7 @@ struct RowsAhead {
     for (int i = 0; i < kRows; ++i) {
       if (row[i] == nullptr) continue;
       ADAMAS_UNROLL
-      for (int e = 0; e < larger(kHeadDim, kValueDim); e += kLine)
+      for (int e = 0; e < larger(kHeadDim, kValueDim) / Kv::kElements; e += kLine)
         __builtin_prefetch(row[i] + head * head_stride[i] + e, 0, 2);
     }
   }
@@ -419,15 +419,16 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Tile& tile, const Tile&
 
 #pragma clang fp contract(off)
 
-/// Queries of a block as float32; sums of nothing.
+/// Queries of a block as float32, times the scale of their keys; sums of nothing.
 ADAMAS_FUNCTION void begin(const Args& args, const Row& row, const Block& block, Work& work) {
   const Query::Raw* from = static_cast<const Query::Raw*>(args.query) + row.number * args.query_row_stride +
                            block.first_head * kGroup * args.query_head_stride;
   ADAMAS_ROLLED
   for (int q = 0; q < block.heads * kGroup; ++q, from += args.query_head_stride) {
+    const float factor = kScaled ? key_scale(args, block.first_head + q / kGroup) : 1.0f;
     ADAMAS_ROLLED
     for (int c = 0; c < kHeadDim; c += kLanes)
-      store(&work.query[q][c], load_floats<Query, kLanes>(from + c));
+      store(&work.query[q][c], load_floats<Query, kLanes>(from + c) * factor);
     ADAMAS_ROLLED
     for (int e = 0; e < kValueDim; e += 8)
       store(&work.sums[q][e], F32x8(0.0f));
@@ -443,9 +444,10 @@ ADAMAS_FUNCTION void finish(const Args& args, const Row& row, const Block& block
     const i64 query_head = block.first_head * kGroup + q;
     if (block.chunk >= chunks_of(args, row, query_head)) continue;
     float* const partial = partial_of(args, row.number, query_head, block.chunk);
+    const float factor = kScaled ? value_scale(args, query_head / kGroup) : 1.0f;
     ADAMAS_ROLLED
     for (int e = 0; e < kValueDim; e += 8)
-      store(partial + e, load<F32x8>(&work.sums[q][e]));
+      store(partial + e, load<F32x8>(&work.sums[q][e]) * factor);
     store(partial + kValueDim, PartialState{work.max[q], work.sum[q]});
   }
 }

@@ -1,15 +1,17 @@
 // Number formats in memory: float16, bfloat16 and float32 to float32 vectors and back, rounding to nearest
-// even.
+// even; e4m3 floats and blocks of 8-bit integers to float32.
 #pragma once
 
 #include "templates/cpu/types.hpp"
 
 namespace adamas_cpu {
 
-// Formats: `Raw` is what memory holds; widen() is exact, narrow() rounds and keeps a NaN a (quiet) NaN.
+// Formats: `Raw` is what memory holds, and strides count: kElements elements. widen() is exact, narrow()
+// rounds and keeps a NaN a (quiet) NaN.
 
 struct Float32 {
   using Raw = float;
+  static constexpr int kElements = 1;
   template <int N>
   ADAMAS_INLINE Vec<float, N> widen(Vec<float, N> raw) {
     return raw;
@@ -22,6 +24,7 @@ struct Float32 {
 
 struct BFloat16 {
   using Raw = u16;
+  static constexpr int kElements = 1;
   template <int N>
   ADAMAS_INLINE Vec<float, N> widen(Vec<u16, N> raw) {
     return bits_as<Vec<float, N>>(__builtin_convertvector(raw, Vec<u32, N>) << 16);
@@ -38,6 +41,7 @@ struct BFloat16 {
 
 struct Float16 {
   using Raw = u16;
+  static constexpr int kElements = 1;
 #if defined(__F16C__) || defined(__aarch64__)
   template <int N>
   ADAMAS_INLINE Vec<float, N> widen(Vec<u16, N> raw) {
@@ -75,10 +79,47 @@ struct Float16 {
 #endif
 };
 
+/// Sign, 4 bits of exponent, 3 of fraction; no infinities, all ones is NaN. Stored divided by a scale, which
+/// whoever uses them multiplies by.
+struct Float8E4M3 {
+  using Raw = u8;
+  static constexpr int kElements = 1;
+  // Exponent and fraction stand in an f16 as 2^-8 of the value. A NaN carries into the exponent's top bit.
+  template <int N>
+  ADAMAS_INLINE Vec<float, N> widen(Vec<u8, N> raw) {
+    using U16 = Vec<u16, N>;
+    const U16 bits = __builtin_convertvector(raw, U16);
+    const U16 magnitude = bits & 0x7f, nan = (magnitude + 1) & 0x80;
+    return Float16::widen<N>((magnitude | nan) << 7 | (bits & 0x80) << 8) * 256.0f;
+  }
+};
+
+/// q8_0 of ggml: 32 integers behind their scale, an f16.
+struct BlockInt8 {
+  struct Raw {
+    u16 scale;
+    signed char integer[32];
+  };
+  static constexpr int kElements = 32;
+};
+static_assert(sizeof(BlockInt8::Raw) == 34);
+
 /// N elements of a row as float32.
 template <class Format, int N>
 ADAMAS_INLINE Vec<float, N> load_floats(const typename Format::Raw* from) {
   return Format::template widen<N>(load<Vec<typename Format::Raw, N>>(from));
+}
+
+/// Elements i .. i + N - 1 of a row as float32: of a block, N divides 32 and i.
+template <class Format, int N>
+ADAMAS_INLINE Vec<float, N> load_elements(const typename Format::Raw* row, int i) {
+  if constexpr (Format::kElements == 1) {
+    return load_floats<Format, N>(row + i);
+  } else {
+    const typename Format::Raw& block = row[i / Format::kElements];
+    const auto integers = load<Vec<signed char, N>>(block.integer + i % Format::kElements);
+    return __builtin_convertvector(integers, Vec<float, N>) * Float16::widen<N>(Vec<u16, N>(block.scale));
+  }
 }
 
 template <class Format, int N>

@@ -33,6 +33,12 @@ ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, 
 
   F32x8 rotated[kHeadDim];
   load_rows<Kv>(keys, rotated);
+  if constexpr (kScaled) {
+    const float factor = key_scale(args, head);
+    ADAMAS_ROLLED
+    for (int i = 0; i < kHeadDim; ++i)
+      rotated[i] *= factor;
+  }
   rotate(rotated);
 
   I32x8 codes[kHeadDim];

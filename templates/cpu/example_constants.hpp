@@ -12,9 +12,14 @@ namespace adamas_cpu {
 struct Float16;
 struct BFloat16;
 struct Float32;
+struct Float8E4M3;
+struct BlockInt8;
 using Kv = Float16;
 using Query = Float16;
 using Out = Float16;
+
+// Whether K and V have scales of the tensor or of their heads
+inline constexpr bool kScaled = false;
 
 // Shape
 inline constexpr int kHeadDim = 128;
@@ -65,6 +70,6 @@ inline constexpr int kSlotBlock = 64;
 inline constexpr int kScanTile = 2048;
 inline constexpr int kChunk = 128;
 inline constexpr int kDenseChunk = 512;
-static_assert(sizeof(adamas_abi::Args) == 456, "host and kernel disagree on Args");
+static_assert(sizeof(adamas_abi::Args) == 480, "host and kernel disagree on Args");
 
 }  // namespace adamas_cpu

@@ -12,17 +12,31 @@ namespace adamas_cpu {
 /// Element i of eight rows in lane order: x[i][lane] = rows[lane][i], as float32.
 template <class Format>
 ADAMAS_FUNCTION void load_rows(const typename Format::Raw* const (&rows)[8], F32x8* x) {
-  using Raw8 = Vec<typename Format::Raw, 8>;
-  ADAMAS_ROLLED
-  for (int i = 0; i < kHeadDim; i += 8) {
-    Raw8 raw[8];
-    ADAMAS_UNROLL
-    for (int lane = 0; lane < 8; ++lane)
-      raw[lane] = load<Raw8>(rows[lane] + i);
-    transpose(raw);
-    ADAMAS_UNROLL
-    for (int k = 0; k < 8; ++k)
-      x[i + k] = Format::template widen<8>(raw[k]);
+  if constexpr (Format::kElements > 1) {
+    ADAMAS_ROLLED
+    for (int i = 0; i < kHeadDim; i += 8) {
+      F32x8 of_lane[8];
+      ADAMAS_UNROLL
+      for (int lane = 0; lane < 8; ++lane)
+        of_lane[lane] = load_elements<Format, 8>(rows[lane], i);
+      transpose(of_lane);
+      ADAMAS_UNROLL
+      for (int k = 0; k < 8; ++k)
+        x[i + k] = of_lane[k];
+    }
+  } else {
+    using Raw8 = Vec<typename Format::Raw, 8>;
+    ADAMAS_ROLLED
+    for (int i = 0; i < kHeadDim; i += 8) {
+      Raw8 raw[8];
+      ADAMAS_UNROLL
+      for (int lane = 0; lane < 8; ++lane)
+        raw[lane] = load<Raw8>(rows[lane] + i);
+      transpose(raw);
+      ADAMAS_UNROLL
+      for (int k = 0; k < 8; ++k)
+        x[i + k] = Format::template widen<8>(raw[k]);
+    }
   }
 }
 

@@ -123,6 +123,12 @@ ADAMAS_INLINE Slot value_slot(const Args& args, const Row& row, i64 index, Slot 
   return slot;
 }
 
+/// What elements of a K/V head are stored divided by, where kScaled.
+ADAMAS_INLINE float key_scale(const Args& args, i64 head) { return args.key_scale[head * args.scale_stride]; }
+ADAMAS_INLINE float value_scale(const Args& args, i64 head) {
+  return args.value_scale[head * args.scale_stride];
+}
+
 /// What is `offset` bytes into a page; null where the page is nowhere.
 ADAMAS_INLINE const Kv::Raw* page_memory(const Args& args, i64 page, i64 offset) {
   const u64 address = args.page_addresses[page];

@@ -60,7 +60,8 @@ struct Chunk {
   int tokens;
 };
 
-/// float32 queries of `heads` heads from `first_head` on; zeros for the rest of the pass.
+/// float32 queries of `heads` heads from `first_head` on, times the scale of the keys; zeros for the rest of
+/// the pass.
 template <int kHeadsAtOnce>
 __device__ __forceinline__ void load_queries(const Args& args, int row_index, int first_head, int heads,
                                              float (&queries)[kHeadsAtOnce][kHeadDim]) {
@@ -68,7 +69,9 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
   for (int i = static_cast<int>(threadIdx.x); i < kHeadsAtOnce * kHeadDim; i += kThreads) {
     const int head = i / kHeadDim, element = i % kHeadDim;
     const i64 query = row_index * args.query_row_stride + (first_head + head) * args.query_head_stride;
-    queries[head][element] = head < heads ? load_element<kQueryType>(args.query, query + element) : 0.0f;
+    float value = head < heads ? load_element<kQueryType>(args.query, query + element) : 0.0f;
+    if constexpr (kScaled) value *= key_scale(args, first_head / kGroup);
+    queries[head][element] = value;
   }
 }
 

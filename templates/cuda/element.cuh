@@ -1,5 +1,4 @@
-// Elements in memory: how f16, bf16 and f32 become float32 and back. The only PTX of the kernels, so that the
-// source needs no header of any toolkit.
+// Elements in memory: how f16, bf16, f32 and e4m3 become float32 and back.
 #pragma once
 
 #include "templates/args.h"
@@ -9,16 +8,33 @@ namespace adamas_cuda {
 
 using adamas_abi::i64;
 
-enum class Element { f16, bf16, f32 };
+enum class Element { f16, bf16, f32, f8e4m3fn };
 
 /// A 16-bit element as float32; exact.
 template <Element kType>
 __device__ __forceinline__ float widen(unsigned short bits) {
-  static_assert(kType != Element::f32, "widen takes 16-bit elements");
+  static_assert(kType == Element::f16 || kType == Element::bf16, "widen takes 16-bit elements");
   if constexpr (kType == Element::f16) {
     return f16_to_float(bits);
   } else {
     return bf16_to_float(bits);
+  }
+}
+
+/// Two e4m3 floats as float32, the one at the lower address first; exact. There are no infinities: all ones
+/// is NaN.
+__device__ __forceinline__ void widen_f8_pair(unsigned short bits, float* out) {
+  if constexpr (kConvertsF8) {
+    const unsigned halves = f8_pair_to_f16(bits);
+    out[0] = f16_to_float(static_cast<unsigned short>(halves & 0xffffu));
+    out[1] = f16_to_float(static_cast<unsigned short>(halves >> 16));
+  } else {
+    // Exponent and fraction stand in an f16 as 2^-8 of the value. A NaN carries into the exponent's top bit.
+    const unsigned apart = (bits & 0xffu) | (bits & 0xff00u) << 8;
+    const unsigned magnitude = apart & 0x007f007fu, nan = (magnitude + 0x00010001u) & 0x00800080u;
+    const unsigned halves = (magnitude | nan) << 7 | (apart & 0x00800080u) << 8;
+    out[0] = f16_to_float(static_cast<unsigned short>(halves & 0xffffu)) * 256.0f;
+    out[1] = f16_to_float(static_cast<unsigned short>(halves >> 16)) * 256.0f;
   }
 }
 
@@ -27,6 +43,10 @@ template <Element kType>
 __device__ __forceinline__ float load_element(const void* base, i64 index) {
   if constexpr (kType == Element::f32) {
     return __ldg(static_cast<const float*>(base) + index);
+  } else if constexpr (kType == Element::f8e4m3fn) {
+    float pair[2];
+    widen_f8_pair(__ldg(static_cast<const unsigned char*>(base) + index), pair);
+    return pair[0];
   } else {
     return widen<kType>(__ldg(static_cast<const unsigned short*>(base) + index));
   }
@@ -43,41 +63,64 @@ __device__ __forceinline__ void store_element(void* base, i64 index, float value
   }
 }
 
-/// The two 16-bit elements of a word, the one at the lower address first.
+/// Elements as they lie in memory: one, and eight, which are aligned as a whole.
 template <Element kType>
-__device__ __forceinline__ void widen_pair(unsigned word, float* out) {
-  out[0] = widen<kType>(static_cast<unsigned short>(word & 0xffffu));
-  out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));
+struct Raw {
+  using Unit = unsigned short;
+  using Vector = uint4;
+};
+template <>
+struct Raw<Element::f8e4m3fn> {
+  using Unit = unsigned char;
+  using Vector = uint2;
+};
+template <Element kType>
+using RawVector = typename Raw<kType>::Vector;
+
+/// The elements of a word, those at lower addresses first: two of 16 bits, or four of 8.
+template <Element kType>
+__device__ __forceinline__ void widen_word(unsigned word, float* out) {
+  if constexpr (kType == Element::f8e4m3fn) {
+    widen_f8_pair(static_cast<unsigned short>(word & 0xffffu), out);
+    widen_f8_pair(static_cast<unsigned short>(word >> 16), out + 2);
+  } else {
+    out[0] = widen<kType>(static_cast<unsigned short>(word & 0xffffu));
+    out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));
+  }
 }
 
-/// Eight consecutive 16-bit elements from `index` on, as they lie in memory. Their address is a multiple
-/// of 16.
-__device__ __forceinline__ uint4 load_raw(const void* base, i64 index) {
-  return __ldg(reinterpret_cast<const uint4*>(static_cast<const unsigned short*>(base) + index));
+/// Eight consecutive elements from `index` on.
+template <Element kType>
+__device__ __forceinline__ RawVector<kType> load_raw(const void* base, i64 index) {
+  const auto* address = static_cast<const typename Raw<kType>::Unit*>(base) + index;
+  return __ldg(reinterpret_cast<const RawVector<kType>*>(address));
 }
 
 template <Element kType>
-__device__ __forceinline__ void widen_vector(const uint4& words, float (&out)[8]) {
-  widen_pair<kType>(words.x, out);
-  widen_pair<kType>(words.y, out + 2);
-  widen_pair<kType>(words.z, out + 4);
-  widen_pair<kType>(words.w, out + 6);
+__device__ __forceinline__ void widen_vector(const RawVector<kType>& words, float (&out)[8]) {
+  constexpr int kElements = kType == Element::f8e4m3fn ? 4 : 2;  // of a word
+  widen_word<kType>(words.x, out);
+  widen_word<kType>(words.y, out + kElements);
+  if constexpr (kType != Element::f8e4m3fn) {
+    widen_word<kType>(words.z, out + 4);
+    widen_word<kType>(words.w, out + 6);
+  }
 }
 
-/// kCount (2, 4 or 8) consecutive 16-bit elements from `index` on, one load. Their address is a multiple of
-/// their size.
+/// kCount (4 or 8) consecutive elements from `index` on, one load. Their address is a multiple of their size.
 template <Element kType, int kCount>
 __device__ __forceinline__ void load_vector(const void* base, i64 index, float (&out)[kCount]) {
-  const unsigned short* address = static_cast<const unsigned short*>(base) + index;
+  static_assert(kCount == 4 || kCount == 8, "4 or 8 elements make a vector");
   if constexpr (kCount == 8) {
-    widen_vector<kType>(load_raw(base, index), out);
-  } else if constexpr (kCount == 4) {
-    const uint2 words = __ldg(reinterpret_cast<const uint2*>(address));
-    widen_pair<kType>(words.x, out);
-    widen_pair<kType>(words.y, out + 2);
+    widen_vector<kType>(load_raw<kType>(base, index), out);
+  } else if constexpr (kType == Element::f8e4m3fn) {
+    widen_word<kType>(
+        __ldg(reinterpret_cast<const unsigned*>(static_cast<const unsigned char*>(base) + index)), out);
   } else {
-    static_assert(kCount == 2, "2, 4 or 8 elements make a vector");
-    widen_pair<kType>(__ldg(reinterpret_cast<const unsigned*>(address)), out);
+    const uint2 words =
+        __ldg(reinterpret_cast<const uint2*>(static_cast<const unsigned short*>(base) + index));
+    widen_word<kType>(words.x, out);
+    widen_word<kType>(words.y, out + 2);
   }
 }
 

@@ -51,10 +51,10 @@ __device__ __forceinline__ unsigned encode_in_lanes(const Args& args, int kv_hea
   const Place place = place_of_key(args, first_item() + lane_index() / kWords, status);
   const bool exists = place.page >= 0;
   const RowInMemory key = key_row(args, kv_head, place);
-  uint4 raw[kWarp / 8] = {};
+  RawVector<kKvType> raw[kWarp / 8] = {};
 #pragma unroll
   for (int v = 0; v < kWarp / 8; ++v) {
-    if (exists) raw[v] = load_raw(key.array, key.first + word * kWarp + v * 8);
+    if (exists) raw[v] = load_raw<kKvType>(key.array, key.first + word * kWarp + v * 8);
   }
   float x[kWarp];
 #pragma unroll
@@ -64,6 +64,13 @@ __device__ __forceinline__ unsigned encode_in_lanes(const Args& args, int kv_hea
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       x[v * 8 + i] = eight[i];
+    }
+  }
+  if constexpr (kScaled) {
+    const float factor = key_scale(args, kv_head);
+#pragma unroll
+    for (float& element : x) {
+      element = __fmul_rn(element, factor);
     }
   }
   rotate_in_lanes(x);
@@ -117,6 +124,13 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
     }
     if (place.page < 0) continue;  // the same in every lane
     unsigned codes[kWords];
+    if constexpr (kScaled) {
+      const float factor = key_scale(args, kv_head);
+#pragma unroll
+      for (float& element : x) {
+        element = __fmul_rn(element, factor);
+      }
+    }
     rotate(x, scratch);
     bucketize(x, thresholds, codes);
     store_codes(args, kv_head, place, codes);

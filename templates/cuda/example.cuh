@@ -22,6 +22,7 @@ inline constexpr int kRecent = 1;
 inline constexpr int kGroup = 1;
 inline constexpr int kQueryRows = 1;
 inline constexpr Element kKvType = Element::f16;
+inline constexpr bool kScaled = false;
 inline constexpr Element kQueryType = Element::f16;
 inline constexpr Element kOutType = Element::f16;
 inline constexpr bool kPaged = true;
@@ -68,7 +69,7 @@ struct alignas(16) PreparedQuery {
   int bias;                               ///< order key where no plane has a bit in common with the key's
 };
 
-static_assert(sizeof(adamas_abi::Args) == 456, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(adamas_abi::Args) == 480, "the host and the kernels disagree about the arguments");
 static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
 static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");

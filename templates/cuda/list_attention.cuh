@@ -17,7 +17,7 @@ constexpr int kQuadsPerStrand = kChunk / (kQuad * kStrands);
 static_assert(kChunk % (kQuad * kStrands) == 0, "the strands of a chunk have equally many quads");
 
 constexpr int kRowLanes = kWarp / kQuad;  ///< lanes that share a K or V row
-constexpr int kVectorElements = 8;        ///< 16 bytes
+constexpr int kVectorElements = 8;        ///< that a lane loads together
 constexpr int kKeyVectors = kHeadDim / kVectorElements, kValueVectors = kValueDim / kVectorElements;
 constexpr int kKeyVectorsPerLane = (kKeyVectors + kRowLanes - 1) / kRowLanes;
 constexpr int kValueVectorsPerLane = (kValueVectors + kRowLanes - 1) / kRowLanes;
@@ -25,7 +25,7 @@ constexpr int kValueVectorsPerLane = (kValueVectors + kRowLanes - 1) / kRowLanes
 constexpr int kListPasses = (kHeadsPerList + 3) / 4;
 constexpr int kListHeadsAtOnce = (kHeadsPerList + kListPasses - 1) / kListPasses;
 
-/// float32 queries of a pass, zeros for what the last one has too many.
+/// float32 queries of a pass, times the scale of the keys; zeros for what the last one has too many.
 using PassQueries = float[kListHeadsAtOnce][kHeadDim];
 
 /// The queries of heads done .. of the list whose heads begin at `first_head`. By `threads` threads, of which
@@ -36,8 +36,9 @@ __device__ __forceinline__ void load_pass_queries(const Args& args, int row_inde
   for (int i = thread; i < kListHeadsAtOnce * kHeadDim; i += threads) {
     const int head = done + i / kHeadDim, element = i % kHeadDim;
     const i64 query = row_index * args.query_row_stride + (first_head + head) * args.query_head_stride;
-    queries[i / kHeadDim][element] =
-        head < kHeadsPerList ? load_element<kQueryType>(args.query, query + element) : 0.0f;
+    float value = head < kHeadsPerList ? load_element<kQueryType>(args.query, query + element) : 0.0f;
+    if constexpr (kScaled) value *= key_scale(args, first_head / kGroup);
+    queries[i / kHeadDim][element] = value;
   }
 }
 
@@ -48,8 +49,8 @@ __device__ __forceinline__ int token_of_quad(int strand, int quad) {
 
 /// K and V rows of a quad as they lie in memory: lane 8 t + l has vectors l, l + 8, ... of token t.
 struct QuadRows {
-  uint4 key[kKeyVectorsPerLane];
-  uint4 value[kValueVectorsPerLane];
+  RawVector<kKvType> key[kKeyVectorsPerLane];
+  RawVector<kKvType> value[kValueVectorsPerLane];
   bool token;  ///< whether this lane's token exists
 };
 
@@ -62,14 +63,15 @@ __device__ __forceinline__ void load_quad(const Args& args, int kv_head, Place p
   for (int v = 0; v < kKeyVectorsPerLane; ++v) {
     const int vector = first + v * kRowLanes;
     const bool wanted = rows.token && (kKeyVectors % kRowLanes == 0 || vector < kKeyVectors);
-    rows.key[v] = wanted ? load_raw(key.array, key.first + vector * kVectorElements) : uint4{0, 0, 0, 0};
+    rows.key[v] =
+        wanted ? load_raw<kKvType>(key.array, key.first + vector * kVectorElements) : RawVector<kKvType>{};
   }
 #pragma unroll
   for (int v = 0; v < kValueVectorsPerLane; ++v) {
     const int vector = first + v * kRowLanes;
     const bool wanted = rows.token && (kValueVectors % kRowLanes == 0 || vector < kValueVectors);
-    rows.value[v] =
-        wanted ? load_raw(value.array, value.first + vector * kVectorElements) : uint4{0, 0, 0, 0};
+    rows.value[v] = wanted ? load_raw<kKvType>(value.array, value.first + vector * kVectorElements)
+                           : RawVector<kKvType>{};
   }
 }
 
@@ -228,7 +230,9 @@ __device__ __forceinline__ void store_output(const Args& args, int row_index, in
   float denominator = merged.weights;
   if constexpr (kSinkLogits) denominator += __expf(__ldg(args.sink_logits + query_head) - base);
   const i64 out = row_index * args.out_row_stride + query_head * args.out_head_stride;
-  store_element<kOutType>(args.out, out + column, merged.weights == 0.0f ? 0.0f : merged.sum / denominator);
+  float value = merged.weights == 0.0f ? 0.0f : merged.sum / denominator;
+  if constexpr (kScaled) value *= value_scale(args, query_head / kGroup);
+  store_element<kOutType>(args.out, out + column, value);
   if constexpr (kLse) {
     const i64 index = static_cast<i64>(row_index) * args.kv_heads * kGroup + query_head;
     if (column == 0 && args.lse != nullptr) args.lse[index] = base + logf(merged.weights);

@@ -8,6 +8,14 @@ namespace adamas_cuda {
 
 using adamas_abi::Args;
 
+// Where kScaled, elements are stored divided by a scale, of the tensor or of their K/V head.
+__device__ __forceinline__ float key_scale(const Args& args, int kv_head) {
+  return __ldg(args.key_scale + kv_head * args.scale_stride);
+}
+__device__ __forceinline__ float value_scale(const Args& args, int kv_head) {
+  return __ldg(args.value_scale + kv_head * args.scale_stride);
+}
+
 struct Row {
   int sequence;
   int length;   ///< tokens in the cache, clamped to what the plan allows

@@ -90,7 +90,6 @@ TEST_CASE("cuda: what cannot be generated is refused by name") {
     CHECK(error.field() == field);
     CHECK(!error.hint().empty());
   };
-  refused("kv_type=f8e4m3fn q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=q8_0 q_type=f16 out_type=f16", "kv_type");
   refused("kv_type=f32", "kv_type");
   CHECK(refusal("").field().empty());

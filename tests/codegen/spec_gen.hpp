@@ -18,8 +18,11 @@ inline rc::Gen<Spec> any_spec() {
   return rc::gen::exec([] {
     const auto integer = [](int low, int high) { return *rc::gen::inRange(low, high + 1); };
     Spec spec;
-    spec.head_dim = 16 * integer(1, 32);
-    spec.value_dim = 16 * integer(1, 32);
+    spec.kv_type = *rc::gen::element(ElementType::f16, ElementType::bf16, ElementType::f32,
+                                     ElementType::f8e4m3fn, ElementType::q8_0);
+    const int step = spec.kv_type == ElementType::q8_0 ? 32 : 16;  // blocks
+    spec.head_dim = step * integer(1, 512 / step);
+    spec.value_dim = step * integer(1, 512 / step);
     std::vector<int> sizes;
     for (const int m : kHadamardSizes) {
       if (spec.head_dim % m == 0) sizes.push_back(m);
@@ -34,8 +37,6 @@ inline rc::Gen<Spec> any_spec() {
     spec.group = integer(1, 32);
     spec.scope = *rc::gen::element(Scope::query_head, Scope::kv_head);
     spec.query_rows = integer(1, 8);
-    spec.kv_type = *rc::gen::element(ElementType::f16, ElementType::bf16, ElementType::f32,
-                                     ElementType::f8e4m3fn, ElementType::q8_0);
     spec.q_type = *rc::gen::element(ElementType::f16, ElementType::bf16, ElementType::f32);
     spec.out_type = *rc::gen::element(ElementType::f16, ElementType::bf16, ElementType::f32);
     spec.cache_form = *rc::gen::element(CacheForm::contiguous, CacheForm::block_table, CacheForm::csr,

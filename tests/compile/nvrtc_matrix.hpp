@@ -41,6 +41,13 @@ inline constexpr const char* kMatrixSpecs[] = {
     "head_dim=512 buckets=16 estimator=manhattan group=32 query_rows=8 page_size=1024",
     "head_dim=128 group=7 window=on soft_cap=on sink_logits=on lse=off sink=4 recent=60",
     "head_dim=16 value_dim=512 hadamard=4 budget=1 group=3 cache_form=contiguous",
+    "head_dim=64 group=4 cache_form=slots",
+    "head_dim=128 group=8 kv_type=bf16 cache_form=csr page_size=64",
+    "head_dim=128 group=4 page_size=64 tables=split",
+    "head_dim=128 group=4 cache_form=pointers page_size=64 tables=split query_rows=2",
+    "head_dim=128 group=4 kv_type=f8e4m3fn page_size=64",
+    "head_dim=256 group=8 kv_type=f8e4m3fn cache_form=slots",
+    "head_dim=80 value_dim=512 group=5 kv_type=f8e4m3fn cache_form=contiguous",
 };
 
 inline std::vector<Unit> units_of(const std::string& spec_text, const std::string& target) {

@@ -44,6 +44,9 @@ inline float bf16_to_float(unsigned short bits) { return oracle::from_bf16(bits)
 inline unsigned short float_to_f16(float value) { return oracle::to_f16(value); }
 inline unsigned short float_to_bf16(float value) { return oracle::to_bf16(value); }
 
+constexpr bool kConvertsF8 = false;  // as on machines that need integers for it
+unsigned f8_pair_to_f16(unsigned short bits);
+
 // ---- numbers
 
 using std::max;

@@ -78,6 +78,14 @@ Problem::Problem(int spec_index, oracle::RowKind kind, std::vector<int> sequence
   for (int head = 0; head < query_heads(); ++head) {
     call.sink_logits.push_back(0.25f * static_cast<float>(head) - 0.5f);
   }
+  if (spec.kv_type == codegen::ElementType::f8e4m3fn) {
+    call.key_scale =
+        kind == oracle::RowKind::kInteger ? std::vector<float>{0.25f, 0.5f} : std::vector{0.021f, 0.043f};
+    call.value_scale = {0.017f, 0.031f};
+    args.key_scale = call.key_scale.data();
+    args.value_scale = call.value_scale.data();
+    args.scale_stride = 1;
+  }
   for (const int length : lengths) {
     sequences.push_back(oracle::random_problem(random, config, call, length, kind));
   }
@@ -179,15 +187,14 @@ void Problem::lay_out_cache(oracle::Random& random) {
 }
 
 void Problem::write_row(const void* array, std::int64_t offset, std::int64_t page, std::int64_t page_stride,
-                        std::int64_t in_page, std::span<const float> row) {
+                        std::int64_t in_page, std::span<const float> row, float scale) {
   const int width = codegen::element_bytes(spec.kv_type);
   unsigned char* to =
       spec.cache_form == CacheForm::pointers
           ? reinterpret_cast<unsigned char*>(addresses_[page]) + offset
           : static_cast<unsigned char*>(const_cast<void*>(array)) + page * page_stride * width;
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    put(to, config.kv_type, in_page + static_cast<std::int64_t>(i), row[i]);
-  }
+  std::ranges::copy(oracle::pack(config.kv_type, row, scale),
+                    reinterpret_cast<std::byte*>(to + in_page * width));
 }
 
 void Problem::write_rows() {
@@ -197,10 +204,11 @@ void Problem::write_rows() {
       const std::int64_t key = slot(b, p), value = value_slot(b, p), tokens = args.page_tokens;
       for (int head = 0; head < kKvHeads; ++head) {
         write_row(args.keys, args.key_offset, key / tokens, args.key_page_stride,
-                  key % tokens * args.key_token_stride + head * args.key_head_stride, keys.at(p, head));
+                  key % tokens * args.key_token_stride + head * args.key_head_stride, keys.at(p, head),
+                  oracle::scale_of(call.key_scale, head));
         write_row(args.values, args.value_offset, value / tokens, args.value_page_stride,
                   value % tokens * args.value_token_stride + head * args.value_head_stride,
-                  values.at(p, head));
+                  values.at(p, head), oracle::scale_of(call.value_scale, head));
       }
     }
   }
@@ -232,9 +240,7 @@ void Problem::make_burst(int first, int count) {
         const int like = head * spec.group + p % spec.group;
         const auto query = queries.at(p % spec.query_rows, like);
         float* key = sequences[b].keys.data() + (std::int64_t{p} * kKvHeads + head) * spec.head_dim;
-        for (int i = 0; i < spec.head_dim; ++i) {
-          key[i] = oracle::round_to(config.kv_type, query[i]);
-        }
+        std::ranges::copy(oracle::stored(config.kv_type, query, oracle::scale_of(call.key_scale, head)), key);
       }
     }
   }

@@ -80,7 +80,7 @@ class Problem {
   void lay_out_cache(oracle::Random& random);
   void write_rows();  ///< keys and values of the sequences -> cache
   void write_row(const void* array, std::int64_t offset, std::int64_t page, std::int64_t page_stride,
-                 std::int64_t in_page, std::span<const float> row);
+                 std::int64_t in_page, std::span<const float> row, float scale);
   std::int64_t slot_in(const std::vector<int>& table, int sequence, int position) const;
   void prepare_decode(std::int64_t dense_below);
   void lay_out_queries();

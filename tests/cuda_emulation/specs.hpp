@@ -37,6 +37,12 @@ inline constexpr EmulatedSpec kSpecs[] = {
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
     {"head_dim=64 value_dim=80 group=2 budget=40 cache_form=pointers page_size=9",
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"kv_type=f8e4m3fn group=3 budget=40 page_size=32",
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"head_dim=80 value_dim=48 kv_type=f8e4m3fn buckets=8 group=5 scope=kv_head budget=20 "
+     "cache_form=contiguous "
+     "q_type=f16 out_type=f32",
+     "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
     {"group=4 budget=48 cache_form=pointers page_size=32 tables=split",
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=128"},
 };

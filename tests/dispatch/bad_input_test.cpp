@@ -45,10 +45,10 @@ TEST_CASE("cpu: a Spec that cannot be is refused before any compile") {
       {"lse=maybe", ADAMAS_INVALID_SPEC, "lse", "maybe", "must be on or off", "nearest valid value: on"},
       {"estimator=cosine", ADAMAS_INVALID_SPEC, "estimator", "cosine", "must be dot or manhattan",
        "nearest valid value: dot"},
-      {"kv_type=f8e4m3fn", ADAMAS_UNSUPPORTED, "kv_type", "f8e4m3fn", "is not generated for the CPU",
-       "use f16, bf16 or f32"},
-      {"kv_type=q8_0", ADAMAS_UNSUPPORTED, "kv_type", "q8_0", "is not generated for the CPU",
-       "use f16, bf16 or f32"},
+      {"kv_type=q8_0 head_dim=80", ADAMAS_INVALID_SPEC, "head_dim", "80",
+       "must be a multiple of 32: kv_type=q8_0 stores blocks", "nearest valid value: 64"},
+      {"kv_type=q8_0 value_dim=16", ADAMAS_INVALID_SPEC, "value_dim", "16",
+       "must be a multiple of 32: kv_type=q8_0 stores blocks", "nearest valid value: 32"},
   };
   for (const auto& [spec, status, field, value, rule, hint] : cases) {
     INFO(spec);

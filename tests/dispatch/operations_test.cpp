@@ -5,6 +5,8 @@
 
 namespace adamas::tests {
 
+using oracle::RowKind;
+
 TEST_CASE("cpu: fixed scenarios") {
   const Context context("cpu");
   for (const Scenario& scenario : fixed_scenarios())
@@ -17,6 +19,25 @@ TEST_CASE("cpu: f32 keys and values") {
   check_scenario(context,
                  {.spec = "head_dim=80 kv_type=f32 budget=16 estimator=manhattan cache_form=contiguous",
                   .lengths = {90, 20}});
+}
+
+TEST_CASE("cpu: blocks of 8-bit integers") {
+  const Context context("cpu");
+  for (const char* spec :
+       {"group=4 budget=16", "head_dim=96 value_dim=32 group=3 budget=16 estimator=manhattan page_size=5",
+        "head_dim=64 budget=24 group=6 scope=kv_head cache_form=contiguous q_type=f32 out_type=f32",
+        "head_dim=160 budget=16 query_rows=2 cache_form=pointers page_size=32 tables=split",
+        "head_dim=512 value_dim=64 budget=16 group=2 buckets=16 cache_form=slots q_type=f16"}) {
+    for (const RowKind kind : {RowKind::kNormal, RowKind::kSpecial, RowKind::kZero}) {
+      check_scenario(context,
+                     {.spec = std::string("kv_type=q8_0 ") + spec,
+                      .lengths = {150, 0, 33},
+                      .kind = kind,
+                      .layout = kind == RowKind::kNormal ? HostLayout::interleaved : HostLayout::head_major,
+                      .bulk = kind == RowKind::kNormal,
+                      .dense_below = kind == RowKind::kZero ? 40 : 0});
+    }
+  }
 }
 
 TEST_CASE("cpu: dense rows whose work items take several K/V heads") {

@@ -97,6 +97,22 @@ void check_bad_tables(const Context& context) {
           [](Call& call) { call.cache.value_token_stride = -64; }},
          {"cache.table", "must point", [](Call& call) { call.cache.table = nullptr; }}});
   }
+  const SmallProblem scaled(context, {.spec = "head_dim=64 group=2 budget=16 kv_type=f8e4m3fn"});
+  for (const Operation operation : {&Plan::attend, &Plan::decode, &Plan::dense}) {
+    check_calls(scaled, operation,
+                {{"cache.key_scale", "must point", [](Call& call) { call.cache.key_scale = nullptr; }},
+                 {"cache.value_scale", "must point", [](Call& call) { call.cache.value_scale = nullptr; }},
+                 {"cache.value_scale", "must be aligned",
+                  [](Call& call) {
+                    call.cache.value_scale = reinterpret_cast<const float*>(
+                        reinterpret_cast<std::uintptr_t>(call.cache.value_scale) + 2);
+                  }},
+                 {"cache.scale_stride", "must be 0", [](Call& call) { call.cache.scale_stride = 2; }},
+                 {"cache.scale_stride", "must be 0", [](Call& call) { call.cache.scale_stride = -1; }}});
+  }
+  EncodeArgs unscaled = scaled.encode_args();
+  unscaled.cache.key_scale = nullptr;
+  check_refused(refusal_of([&] { scaled.kernel.encode(unscaled); }), "cache.key_scale", "must point");
   EncodeArgs encode = pointers.encode_args();
   encode.cache.page_addresses = nullptr;
   check_refused(refusal_of([&] { pointers.kernel.encode(encode); }), "cache.page_addresses", "must point");

@@ -22,21 +22,6 @@ namespace {
 
 using codegen::Spec;
 
-/// Values as the product's buffer holds them.
-std::vector<std::byte> pack(oracle::Format format, const std::vector<float>& values) {
-  std::vector<std::byte> bytes;
-  const auto put = [&bytes](const auto& packed) {
-    const auto* data = reinterpret_cast<const std::byte*>(packed.data());
-    bytes.assign(data, data + packed.size() * sizeof(packed[0]));
-  };
-  if (format == oracle::Format::kF32) {
-    put(values);
-  } else {
-    put(oracle::pack16(format, values));
-  }
-  return bytes;
-}
-
 std::vector<float> read_floats(const DeviceMemory& memory, oracle::Format format) {
   if (format == oracle::Format::kF32) return memory.read<float>();
   return oracle::unpack16(format, memory.read<std::uint16_t>());
@@ -119,6 +104,15 @@ class Run {
       for (int h = 0; h < query_heads_; ++h)
         call_.sink_logits.push_back(static_cast<float>(random_.normal()));
     }
+    if (spec_.kv_type == codegen::ElementType::f8e4m3fn) {
+      const int scales = scenario_.scale_per_head ? scenario_.kv_heads : 1;
+      for (int i = 0; i < scales; ++i) {
+        // Powers of two leave whole numbers whole.
+        const bool whole = scenario_.kind == oracle::RowKind::kInteger;
+        call_.key_scale.push_back(whole ? 0.5F : 0.02F + static_cast<float>(random_.uniform()) / 16);
+        call_.value_scale.push_back(0.02F + static_cast<float>(random_.uniform()) / 16);
+      }
+    }
     CacheBuilder builder(scenario_, spec_, placement_, random_);
     for (int b = 0; b < batch_; ++b) {
       problems_.push_back(
@@ -128,11 +122,11 @@ class Run {
       for (int p = 0; p < scenario_.lengths[b]; ++p) {
         for (int h = 0; h < scenario_.kv_heads; ++h) {
           const auto key = keys.at(p, h), value = values.at(p, h);
-          builder.put(b, p, h, pack(config_.kv_type, {key.begin(), key.end()}),
-                      pack(config_.kv_type, {value.begin(), value.end()}));
+          builder.put(b, p, h, oracle::pack(config_.kv_type, key, oracle::scale_of(call_.key_scale, h)),
+                      oracle::pack(config_.kv_type, value, oracle::scale_of(call_.value_scale, h)));
         }
       }
-      const auto query = pack(config_.q_type, problem.queries);
+      const auto query = oracle::pack(config_.q_type, problem.queries, 1);
       query_bytes_.insert(query_bytes_.end(), query.begin(), query.end());
     }
     const auto longest = std::max_element(scenario_.lengths.begin(), scenario_.lengths.end());
@@ -160,6 +154,8 @@ class Run {
       key_memory_.emplace(DeviceMemory::of(context_, host_cache_.key));
       if (!host_cache_.value.empty()) value_memory_.emplace(DeviceMemory::of(context_, host_cache_.value));
       table_memory_.emplace(DeviceMemory::of(context_, placement_.table));
+      key_scale_memory_.emplace(DeviceMemory::of(context_, call_.key_scale));
+      value_scale_memory_.emplace(DeviceMemory::of(context_, call_.value_scale));
       value_table_memory_.emplace(DeviceMemory::of(context_, placement_.value_table));
       indptr_memory_.emplace(DeviceMemory::of(context_, placement_.indptr));
     }
@@ -176,6 +172,11 @@ class Run {
     } else {
       cache.key = key;
       cache.value = value_memory_ ? value_memory_->data() : key + host_cache_.value_begin;
+    }
+    if (!call_.key_scale.empty()) {
+      cache.key_scale = key_scale_memory_->as<float>();
+      cache.value_scale = value_scale_memory_->as<float>();
+      cache.scale_stride = scenario_.scale_per_head ? 1 : 0;
     }
     cache.table = placement_.table.empty() ? nullptr : table_memory_->as<std::int32_t>();
     cache.table_stride = placement_.table_stride;
@@ -438,9 +439,10 @@ class Run {
   std::vector<std::byte> query_bytes_;
   std::vector<std::int32_t> row_budgets_;
   HostCache host_cache_;
-  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, value_table_memory_,
-      addresses_memory_, indptr_memory_, query_memory_, lengths_memory_, starts_memory_, budgets_memory_,
-      thresholds_memory_, sinks_memory_, workspace_, counters_;
+  std::optional<DeviceMemory> key_memory_, value_memory_, table_memory_, key_scale_memory_,
+      value_scale_memory_, value_table_memory_, addresses_memory_, indptr_memory_, query_memory_,
+      lengths_memory_, starts_memory_, budgets_memory_, thresholds_memory_, sinks_memory_, workspace_,
+      counters_;
 };
 
 }  // namespace
@@ -448,10 +450,10 @@ class Run {
 std::string Scenario::text() const {
   return fmt::format(
       "spec \"{}\" tuning \"{}\" kv_heads {} lengths [{}] kind {} layout {} packed {} starts {} row_budgets "
-      "{} bulk {} "
+      "{} bulk {} scale_per_head {} "
       "dense_below {} window {} soft_cap {} seed {}",
       spec, tuning, kv_heads, fmt::join(lengths, ", "), static_cast<int>(kind), static_cast<int>(layout),
-      packed, starts, row_budgets, bulk, dense_below, window, soft_cap, seed);
+      packed, starts, row_budgets, bulk, scale_per_head, dense_below, window, soft_cap, seed);
 }
 
 void check_scenario(const Context& context, const Scenario& scenario) {

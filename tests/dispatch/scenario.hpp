@@ -26,10 +26,11 @@ struct Scenario {
   int kv_heads = 2;
   oracle::RowKind kind = oracle::RowKind::kNormal;
   HostLayout layout = HostLayout::token_major;
-  bool packed = false;       ///< contiguous: one array for all sequences
-  bool starts = false;       ///< positions begin somewhere inside the sequence's table or row
-  bool row_budgets = false;  ///< a budget of its own for each row
-  bool bulk = false;         ///< encode a range of slots in place of a list
+  bool packed = false;          ///< contiguous: one array for all sequences
+  bool starts = false;          ///< positions begin somewhere inside the sequence's table or row
+  bool row_budgets = false;     ///< a budget of its own for each row
+  bool bulk = false;            ///< encode a range of slots in place of a list
+  bool scale_per_head = false;  ///< f8e4m3fn: in place of one for the tensor
   std::int64_t dense_below = 0;
   int window = 0;
   float soft_cap = 0;

@@ -59,6 +59,22 @@ std::vector<Scenario> fixed_scenarios() {
   add({.spec = "head_dim=64 kv_type=bf16 budget=16 group=4", .lengths = {90, 20}});
   add({.spec = "head_dim=64 kv_type=bf16 q_type=f32 out_type=f16 budget=16", .lengths = {90, 20}});
   add({.spec = "head_dim=64 kv_type=f16 q_type=bf16 out_type=f32 budget=16", .lengths = {90, 20}});
+  // 8-bit floats.
+  for (const char* spec :
+       {"budget=16 group=4", "head_dim=80 value_dim=48 budget=16 group=3 estimator=manhattan page_size=7",
+        "head_dim=64 budget=24 group=6 scope=kv_head cache_form=contiguous q_type=f16",
+        "head_dim=96 budget=16 query_rows=2 cache_form=pointers page_size=32 tables=split out_type=f32",
+        "head_dim=256 value_dim=64 budget=16 group=9 buckets=16 cache_form=slots"}) {
+    for (const RowKind kind : {RowKind::kNormal, RowKind::kInteger, RowKind::kSpecial}) {
+      add({.spec = fmt::format("kv_type=f8e4m3fn {}", spec),
+           .lengths = {150, 0, 33},
+           .kind = kind,
+           .layout = kind == RowKind::kNormal ? HostLayout::interleaved : HostLayout::token_major,
+           .bulk = kind == RowKind::kNormal,
+           .scale_per_head = kind != RowKind::kNormal,
+           .dense_below = kind == RowKind::kInteger ? 40 : 0});
+    }
+  }
   // Pages of every kind, layouts, starts.
   for (const int page : {1, 3, 16, 48, 64, 1024}) {
     add({.spec = fmt::format("head_dim=64 page_size={} budget=16 group=2", page),
@@ -153,8 +169,9 @@ Scenario random_scenario(std::uint64_t seed) {
   if (chance(25)) spec += fmt::format(" value_dim={}", pick(Ints{16, 64, 80, 128}));
   spec += manhattan ? " estimator=manhattan" : fmt::format(" query_bits={}", random.integer(3, 8));
   spec += fmt::format(" query_rows={}", pick(Ints{1, 1, 1, 2, 5, 8}));
-  spec += fmt::format(" kv_type={} q_type={} out_type={}", pick(Texts{"f16", "bf16"}),
-                      pick(Texts{"f16", "bf16", "f32"}), pick(Texts{"f16", "bf16", "f32"}));
+  spec +=
+      fmt::format(" kv_type={} q_type={} out_type={}", pick(Texts{"f16", "f16", "bf16", "bf16", "f8e4m3fn"}),
+                  pick(Texts{"f16", "bf16", "f32"}), pick(Texts{"f16", "bf16", "f32"}));
   spec += " cache_form=" + form;
   if (form != "contiguous" && form != "slots") {
     spec += fmt::format(" page_size={}", pick(Ints{1, 2, 5, 16, 32, 48, 64, 128}));
@@ -179,6 +196,7 @@ Scenario random_scenario(std::uint64_t seed) {
   scenario.starts = !scenario.packed && chance(40);
   scenario.row_budgets = chance(30);
   scenario.bulk = chance(20);
+  scenario.scale_per_head = chance(50);
   scenario.dense_below = pick(std::initializer_list<std::int64_t>{0, 0, -1, 37, 1000});
   scenario.window = window ? static_cast<int>(random.integer(1, 200)) : 0;
   scenario.soft_cap = soft_cap ? static_cast<float>(random.integer(1, 60)) / 4 : 0;

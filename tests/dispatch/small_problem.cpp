@@ -164,6 +164,9 @@ Cache SmallProblem::cache() const {
     cache.key = cache.value = nullptr;
     cache.page_addresses = addresses.as<const void*>();
   }
+  if (spec.kv_type == codegen::ElementType::f8e4m3fn) {
+    cache.key_scale = cache.value_scale = key_thresholds.as<float>();  // any numbers
+  }
   if (spec.tables == codegen::Tables::split) cache.value_table = value_table.as<std::int32_t>();
   return cache;
 }

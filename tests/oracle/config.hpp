@@ -48,6 +48,8 @@ struct Call {
   int64_t window = 0;                   ///< only positions > own - window are visible
   std::vector<float> sink_logits = {};  ///< [Hq], denominator only
   int64_t dense_below = -1;  ///< rows that see at most this many tokens attend to all; -1 = the budget
+  /// kF8E4M3: what stored elements are times; [1] for all or [Hkv].
+  std::vector<float> key_scale = {}, value_scale = {};
   std::vector<int> row_budget = {};  ///< [R] own budget of a row, cut to 0..budget; empty = budget for all
 };
 

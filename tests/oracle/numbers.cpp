@@ -70,8 +70,9 @@ float round_to(Format format, float value) {
       return from_bf16(to_bf16(value));
     case Format::kF32:
       return value;
+    default:
+      throw std::logic_error("oracle: a format that has scales");
   }
-  throw std::logic_error("oracle: unknown number format");
 }
 
 std::vector<uint16_t> pack16(Format format, const std::vector<float>& values) {
@@ -100,8 +101,9 @@ double tolerance(Format format) {
       return 8e-3;
     case Format::kF32:
       return 1e-5;
+    default:
+      throw std::logic_error("oracle: no format of outputs");
   }
-  throw std::logic_error("oracle: unknown number format");
 }
 
 double smallest_step(Format format) {
@@ -112,8 +114,9 @@ double smallest_step(Format format) {
       return std::ldexp(1.0, -133);
     case Format::kF32:
       return std::ldexp(1.0, -149);
+    default:
+      throw std::logic_error("oracle: no format of outputs");
   }
-  throw std::logic_error("oracle: unknown number format");
 }
 
 }  // namespace adamas::oracle

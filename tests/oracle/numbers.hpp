@@ -6,7 +6,8 @@
 
 namespace adamas::oracle {
 
-enum class Format { kF16, kBF16, kF32 };
+/// kF8E4M3 and kQ8_0 have scales, and are for stored keys and values alone: see stored.hpp.
+enum class Format { kF16, kBF16, kF32, kF8E4M3, kQ8_0 };
 
 /// float -> IEEE binary16. Overflow gives infinity, small values subnormals, NaN a quiet NaN.
 uint16_t to_f16(float value);

@@ -17,3 +17,4 @@
 #include "tests/oracle/numbers.hpp"      // IWYU pragma: export
 #include "tests/oracle/random_data.hpp"  // IWYU pragma: export
 #include "tests/oracle/select.hpp"       // IWYU pragma: export
+#include "tests/oracle/stored.hpp"       // IWYU pragma: export

@@ -1,10 +1,13 @@
 // Deterministic test data.
 #include "tests/oracle/random_data.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "tests/oracle/calibrate.hpp"
+#include "tests/oracle/stored.hpp"
 
 namespace adamas::oracle {
 
@@ -56,6 +59,30 @@ std::vector<float> random_rows(Random& random, RowKind kind, int64_t count, int6
   return values;
 }
 
+namespace {
+
+/// Rows of the kind as the cache gives them back: formats with scales store ordinary numbers.
+std::vector<float> stored_rows(Random& random, RowKind kind, int64_t tokens, int heads, int64_t dim,
+                               Format format, const std::vector<float>& scales) {
+  if (format != Format::kF8E4M3 && format != Format::kQ8_0) {
+    return random_rows(random, kind, tokens * heads, dim, format);
+  }
+  std::vector<float> rows = random_rows(random, kind, tokens * heads, dim, Format::kF32);
+  for (int64_t row = 0; row < tokens * heads; ++row) {
+    const std::span<float> one =
+        std::span(rows).subspan(static_cast<size_t>(row * dim), static_cast<size_t>(dim));
+    const std::vector<float> held = stored(format, one, scale_of(scales, static_cast<int>(row % heads)));
+    std::copy(held.begin(), held.end(), one.begin());
+  }
+  return rows;
+}
+
+}  // namespace
+
+float scale_of(const std::vector<float>& scales, int kv_head) {
+  return scales.empty() ? 1.0f : scales[scales.size() == 1 ? 0 : static_cast<size_t>(kv_head)];
+}
+
 Rows<float> Problem::query_rows(const Config& config, const Call& call) const {
   return {queries, int64_t{call.kv_heads} * config.group, config.head_dim};
 }
@@ -71,9 +98,10 @@ Problem random_problem(Random& random, const Config& config, const Call& call, i
   Problem problem;
   problem.queries =
       random_rows(random, kind, config.query_rows * query_heads, config.head_dim, config.q_type);
-  problem.keys = random_rows(random, kind, tokens * call.kv_heads, config.head_dim, config.kv_type);
-  problem.values = random_rows(random, kind == RowKind::kSpecial ? kind : RowKind::kNormal,
-                               tokens * call.kv_heads, config.value_dim, config.kv_type);
+  problem.keys =
+      stored_rows(random, kind, tokens, call.kv_heads, config.head_dim, config.kv_type, call.key_scale);
+  problem.values = stored_rows(random, kind == RowKind::kSpecial ? kind : RowKind::kNormal, tokens,
+                               call.kv_heads, config.value_dim, config.kv_type, call.value_scale);
   if (kind == RowKind::kInteger) {
     // Rotated integer rows are whole multiples of 1/sqrt(m): whole steps of it are hit exactly, which tests
     // that a comparison is strict.
@@ -88,8 +116,8 @@ Problem random_problem(Random& random, const Config& config, const Call& call, i
   } else {
     const std::vector<float> sample =
         random_rows(random, RowKind::kNormal, 16 * query_heads, config.head_dim, config.q_type);
-    const std::vector<float> key_sample =
-        random_rows(random, RowKind::kNormal, 16 * call.kv_heads, config.head_dim, config.kv_type);
+    const std::vector<float> key_sample = stored_rows(random, RowKind::kNormal, 16, call.kv_heads,
+                                                      config.head_dim, config.kv_type, call.key_scale);
     problem.thresholds = calibrate(config, Rows<float>(key_sample, call.kv_heads, config.head_dim),
                                    Rows<float>(sample, query_heads, config.head_dim));
   }

@@ -36,6 +36,9 @@ class Random {
 /// `count` rows of `dim` values, each the nearest that `format` can hold.
 std::vector<float> random_rows(Random& random, RowKind kind, int64_t count, int64_t dim, Format format);
 
+/// The scale of a K/V head among [1] or [Hkv] of them; 1 where there are none.
+float scale_of(const std::vector<float>& scales, int kv_head);
+
 /// Queries [R][Hq][head_dim], keys [N][Hkv][head_dim], values [N][Hkv][value_dim] of one sequence.
 struct Problem {
   std::vector<float> queries;
