@@ -28,27 +28,54 @@ constexpr std::int64_t kShiftBytes =
     16;  // pieces start anywhere: the same piece of the pool gives other rows
 constexpr std::int64_t kBurst = 256;
 
-/// About normal values in steps of 1/64, which every element type holds exactly.
-std::vector<std::byte> random_elements(std::size_t elements, ElementType type, std::mt19937_64& random) {
+constexpr float kScale = 0.75F;  ///< of e4m3 elements
+
+/// An e4m3 float not beyond a value that has no subnormal bits; NaN never.
+std::uint32_t e4m3_below(std::uint32_t bits) {
+  const std::uint32_t exponent = bits >> 23 & 255;
+  return exponent <= 120 ? 0 : (bits >> 24 & 0x80) | (exponent - 120) << 3 | (bits >> 20 & 7);
+}
+
+/// q8_0 blocks of about normal values.
+std::vector<std::byte> random_blocks(std::size_t blocks, std::mt19937_64& random) {
+  std::normal_distribution<float> normal(0.0F, 48.0F);
+  std::vector<std::byte> bytes;
+  for (std::size_t i = 0; i < blocks; ++i) {
+    constexpr std::uint16_t kSixtyFourth = 0x2400;  // f16
+    bytes.push_back(static_cast<std::byte>(kSixtyFourth & 255));
+    bytes.push_back(static_cast<std::byte>(kSixtyFourth >> 8));
+    for (int e = 0; e < 32; ++e) {
+      const float value = std::clamp(std::round(normal(random)), -127.0F, 127.0F);
+      bytes.push_back(static_cast<std::byte>(static_cast<std::int8_t>(value)));
+    }
+  }
+  return bytes;
+}
+
+/// About normal values in steps of 1/64, which 16-bit and 32-bit types hold exactly.
+/// @param units  elements, or blocks of them
+std::vector<std::byte> random_elements(std::size_t units, ElementType type, std::mt19937_64& random) {
   std::normal_distribution<float> normal(0.0F, 48.0F);
   constexpr std::size_t kValues = std::size_t{1} << 20, kRun = 512;
-  const auto width = static_cast<std::size_t>(codegen::element_bytes(type));
-  std::vector<std::byte> values(std::min(elements, kValues) * width);
-  for (std::size_t at = 0; at < values.size(); at += width) {
+  const auto width = static_cast<std::size_t>(codegen::storage_unit(type).bytes);
+  std::vector<std::byte> values(std::min(units, kValues) * width);
+  if (type == ElementType::q8_0) values = random_blocks(std::min(units, kValues), random);
+  for (std::size_t at = 0; type != ElementType::q8_0 && at < values.size(); at += width) {
     const float value = std::clamp(std::round(normal(random)), -127.0F, 127.0F) / 64.0F;
     const auto bits = std::bit_cast<std::uint32_t>(value);
     std::uint32_t stored = bits;
     if (type == ElementType::bf16) stored = bits >> 16;
+    if (type == ElementType::f8e4m3fn) stored = e4m3_below(bits);
     if (type == ElementType::f16) {
       stored =
           value == 0 ? 0 : (bits >> 16 & 0x8000) | ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023);
     }
     std::memcpy(values.data() + at, &stored, width);
   }
-  if (elements <= kValues) return values;
-  std::vector<std::byte> cut(elements * width);
-  for (std::size_t at = 0; at < elements; at += kRun) {
-    const std::size_t run = std::min(kRun, elements - at);
+  if (units <= kValues) return values;
+  std::vector<std::byte> cut(units * width);
+  for (std::size_t at = 0; at < units; at += kRun) {
+    const std::size_t run = std::min(kRun, units - at);
     std::memcpy(cut.data() + at * width, values.data() + random() % (kValues - kRun) * width, run * width);
   }
   return cut;
@@ -57,14 +84,14 @@ std::vector<std::byte> random_elements(std::size_t elements, ElementType type, s
 /// Rows of one tensor, from which a device's memory is filled.
 class Pool {
  public:
-  /// @param row  elements of one token
+  /// @param row  units of one token
   Pool(const Context& context, const runtime::Device& device, ElementType type, std::int64_t row,
        KeyPattern pattern, std::mt19937_64& random)
       : device_(device),
         random_(random),
-        row_bytes_(row * codegen::element_bytes(type)),
+        row_bytes_(row * codegen::storage_unit(type).bytes),
         rows_(std::max<std::int64_t>(kPoolBytes / row_bytes_, 1)),
-        shift_(pattern == KeyPattern::random ? kShiftBytes : row_bytes_),
+        shift_(pattern == KeyPattern::random && type != ElementType::q8_0 ? kShiftBytes : row_bytes_),
         memory_(context.upload<std::byte>(host_rows(type, row, pattern))) {}
 
   /// Enqueues the copies. @param tokens  rows of `to`
@@ -146,6 +173,14 @@ void lay_out_pages(BenchLayout& layout, std::int64_t page, bool scattered) {
   }
 }
 
+/// The table's rows as ranges of entries.
+std::vector<std::int32_t> row_ranges(const BenchLayout& layout) {
+  std::vector<std::int32_t> ranges;
+  for (std::size_t b = 0; b <= layout.lengths.size(); ++b)
+    ranges.push_back(static_cast<std::int32_t>(static_cast<std::int64_t>(b) * layout.table_stride));
+  return ranges;
+}
+
 /// One row of max_tokens slots a sequence; packed where the lengths differ from it.
 void lay_out_rows(BenchLayout& layout) {
   const std::int64_t row = layout.capacity.max_tokens;
@@ -176,8 +211,11 @@ BenchLayout lay_out(const codegen::Spec& spec, const BenchShape& shape, bool sca
   layout.capacity.max_tokens = shape.capacity;
   for (const std::int64_t length : shape.lengths)
     layout.lengths.push_back(static_cast<std::int32_t>(length));
-  if (spec.cache_form == codegen::CacheForm::block_table) {
-    lay_out_pages(layout, spec.page_size, scattered);
+  if (spec.cache_form == codegen::CacheForm::pointers) {
+    throw Error(ADAMAS_UNSUPPORTED, "cache_form", "pointers", "is not timed", "time cache_form=block_table");
+  }
+  if (const int page = codegen::facts_of(spec).page_tokens; page > 0) {
+    lay_out_pages(layout, page, scattered);
   } else {
     lay_out_rows(layout);
   }
@@ -193,8 +231,10 @@ int rotated_sets(double step_bytes, double set_bytes, double memory_bytes) {
 BenchData::BenchData(const Context& context, const runtime::Device& device, const codegen::Spec& spec,
                      const Kernel& kernel, const BenchLayout& layout, int sets, KeyPattern keys)
     : spec_(spec),
-      key_token_(std::int64_t{layout.capacity.kv_heads} * spec.head_dim),
-      value_token_(std::int64_t{layout.capacity.kv_heads} * spec.value_dim),
+      key_head_(spec.head_dim / codegen::storage_unit(spec.kv_type).elements),
+      value_head_(spec.value_dim / codegen::storage_unit(spec.kv_type).elements),
+      key_token_(layout.capacity.kv_heads * key_head_),
+      value_token_(layout.capacity.kv_heads * value_head_),
       page_tokens_(layout.page_tokens),
       slots_(layout.slots),
       table_stride_(layout.table_stride),
@@ -203,17 +243,19 @@ BenchData::BenchData(const Context& context, const runtime::Device& device, cons
       out_(context.allocate<std::byte>(layout.lengths.size() * spec.query_rows * layout.capacity.kv_heads *
                                        spec.group * spec.value_dim * codegen::element_bytes(spec.out_type))),
       table_(context.upload<std::int32_t>(layout.table)),
+      indptr_(context.upload<std::int32_t>(row_ranges(layout))),
       starts_(context.upload<std::int32_t>(layout.starts)),
       lengths_(context.upload<std::int32_t>(layout.lengths)),
       last_slots_(context.upload<std::int32_t>(layout.last_slots)),
       thresholds_(context.upload<float>(even_thresholds(spec, layout.capacity.kv_heads))),
+      scales_(context.upload<float>(std::vector{kScale})),
       sinks_(context.upload<float>(
           std::vector<float>(static_cast<std::size_t>(layout.capacity.kv_heads * spec.group), 0.0F))) {
   std::mt19937_64 random(3);
   const Pool key_pool(context, device, spec.kv_type, key_token_, keys, random);
   const Pool value_pool(context, device, spec.kv_type, value_token_, KeyPattern::random, random);
   const auto slots = static_cast<std::size_t>(slots_);
-  const auto width = static_cast<std::size_t>(codegen::element_bytes(spec.kv_type));
+  const auto width = static_cast<std::size_t>(codegen::storage_unit(spec.kv_type).bytes);
   for (int i = 0; i < sets; ++i) {
     sets_.push_back({context.allocate<std::byte>(slots * static_cast<std::size_t>(key_token_) * width),
                      context.allocate<std::byte>(slots * static_cast<std::size_t>(value_token_) * width),
@@ -230,12 +272,18 @@ Cache BenchData::cache(const Set& set) const {
           .value = set.value.data(),
           .key_page_stride = key_token_ * page_tokens_,
           .key_token_stride = key_token_,
-          .key_head_stride = spec_.head_dim,
+          .key_head_stride = key_head_,
           .value_page_stride = value_token_ * page_tokens_,
           .value_token_stride = value_token_,
-          .value_head_stride = spec_.value_dim,
+          .value_head_stride = value_head_,
           .table = table_.data(),
-          .table_stride = table_stride_};
+          .table_stride = spec_.cache_form == codegen::CacheForm::csr
+                              ? static_cast<std::int64_t>(table_.size())
+                              : table_stride_,
+          .indptr = indptr_.data(),
+          .value_table = table_.data(),
+          .key_scale = scales_.data(),
+          .value_scale = scales_.data()};
 }
 
 Call BenchData::call(int step) const {

@@ -28,12 +28,13 @@ KeyPattern key_pattern(const std::string& name);
 struct BenchLayout {
   adamas_capacity capacity;  ///< what the kernel is prepared for
   std::int64_t page_tokens = 0, slots = 0;
-  std::int64_t table_stride = 0;     ///< block_table: pages of max_tokens
-  std::vector<std::int32_t> table;   ///< block_table: [batch, table_stride]
+  std::int64_t table_stride = 0;     ///< forms with tables: pages of max_tokens
+  std::vector<std::int32_t> table;   ///< [batch, table_stride]
   std::vector<std::int32_t> starts;  ///< contiguous and ragged: one packed array; else empty
   std::vector<std::int32_t> lengths;
   std::vector<std::int32_t> last_slots;  ///< of each sequence's last token
 };
+/// @throws codegen::Error(ADAMAS_UNSUPPORTED) for cache_form=pointers
 /// @param scattered  pages in a fixed random order, as in an engine that has been running for a while
 BenchLayout lay_out(const codegen::Spec&, const BenchShape&, bool scattered);
 
@@ -63,13 +64,14 @@ class BenchData {
   Cache cache(const Set&) const;
 
   codegen::Spec spec_;
-  std::int64_t key_token_, value_token_;  // elements from one token to the next
+  std::int64_t key_head_, value_head_;    // what strides count, from one head to the next
+  std::int64_t key_token_, value_token_;  // and from one token to the next
   std::int64_t page_tokens_, slots_, table_stride_;
   bool packed_;
   std::vector<Set> sets_;
   Buffer<std::byte> query_, out_;
-  Buffer<std::int32_t> table_, starts_, lengths_, last_slots_;
-  Buffer<float> thresholds_, sinks_;
+  Buffer<std::int32_t> table_, indptr_, starts_, lengths_, last_slots_;
+  Buffer<float> thresholds_, scales_, sinks_;
 };
 
 /// With window=on a row sees so many tokens.

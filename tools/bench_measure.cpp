@@ -83,7 +83,8 @@ class Problem {
 EncodeTiming time_encode(const Problem& problem, const codegen::Spec& spec) {
   EncodeTiming timing;
   timing.key_bytes = static_cast<double>(problem.layout().slots) * problem.layout().capacity.kv_heads *
-                     spec.head_dim * codegen::element_bytes(spec.kv_type);
+                     spec.head_dim / codegen::storage_unit(spec.kv_type).elements *
+                     codegen::storage_unit(spec.kv_type).bytes;
   timing.all = problem.time([&](int step, runtime::Stream stream) {
     problem.kernel().encode(problem.data().encode_all(step), stream);
   });

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
+#include "codegen/error.hpp"
 #include "codegen/facts.hpp"
 
 namespace adamas::tools {
@@ -11,7 +13,12 @@ namespace {
 
 bool paged(const codegen::Spec& spec) { return spec.cache_form == codegen::CacheForm::block_table; }
 
-Capacity capacity_for(const DumpLayer& layer) {
+/// @throws codegen::Error for caches that a dump has no data for
+Capacity capacity_for(const codegen::Spec& spec, const DumpLayer& layer) {
+  if (spec.cache_form != codegen::CacheForm::contiguous && !paged(spec)) {
+    throw codegen::Error(ADAMAS_UNSUPPORTED, "cache_form", std::string(codegen::name(spec.cache_form)),
+                         "is not what a dumped layer is run in", "use contiguous or block_table");
+  }
   // max_slots makes a contiguous cache one packed array, which all queries share from slot 0.
   return {.max_batch = layer.queries,
           .kv_heads = layer.kv_heads,
@@ -64,7 +71,7 @@ LayerRun::LayerRun(const Context& context, const DumpLayer& layer, const codegen
     : context_(context),
       layer_(layer),
       spec_(spec),
-      kernel_(context.prepare(spec.text(), capacity_for(layer))),
+      kernel_(context.prepare(spec.text(), capacity_for(spec, layer))),
       batch_plan_(kernel_.plan({.batch = layer.queries, .dense_below = 0})),
       row_plan_(kernel_.plan({.batch = 1, .dense_below = 0})),
       workspace_(context.allocate<std::byte>(largest_workspace(batch_plan_, row_plan_))),
@@ -95,7 +102,8 @@ LayerRun::LayerRun(const Context& context, const DumpLayer& layer, const codegen
             .value_token_stride = value_token,
             .value_head_stride = layer.value_dim,
             .table = table_.data(),
-            .table_stride = pages_of(spec, layer)};
+            .table_stride = pages_of(spec, layer),
+            .value_table = table_.data()};
   kernel_.encode({.cache = cache_,
                   .codes = codes_.data(),
                   .first_slot = 0,

@@ -10,8 +10,9 @@ namespace adamas::tools {
 
 /// All K and V rows of one sequence of `tokens`, all K/V heads.
 inline double dense_bytes(const codegen::Spec& spec, int kv_heads, std::int64_t tokens) {
-  return static_cast<double>(tokens) * kv_heads * (spec.head_dim + spec.value_dim) *
-         codegen::element_bytes(spec.kv_type);
+  const codegen::StorageUnit unit = codegen::storage_unit(spec.kv_type);
+  return static_cast<double>(tokens) * kv_heads * (spec.head_dim + spec.value_dim) / unit.elements *
+         unit.bytes;
 }
 
 /// All codes, and the K and V rows of every selection. A row that several selections of a K/V head share is

@@ -93,7 +93,9 @@ std::vector<json> bench_lines(std::vector<std::string> words) {
 }  // namespace
 
 TEST_CASE("a bench step scans every token of every sequence, in any layout") {
-  for (const std::string form : {"block_table", "contiguous"}) {
+  for (const std::string form :
+       {"block_table", "contiguous", "slots", "csr page_size=32", "block_table tables=split",
+        "block_table q_type=f16 kv_type=f8e4m3fn", "csr q_type=f16 kv_type=q8_0"}) {
     for (const std::string shape : {"batch=3 kv_heads=2 tokens=200", "batch=3 kv_heads=2 tokens=40..500"}) {
       CAPTURE(form);
       CAPTURE(shape);
