@@ -1,17 +1,21 @@
-// Cache: memory in front of the folder in front of the compiler, one compile per key at a time.
+// Cache: memory in front of the folder in front of the compiler, one compile per key at a time among all
+// threads and processes.
 #include "runtime/cache/cache.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <future>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/disk.hpp"
+#include "runtime/cache/state.hpp"
 
 namespace adamas::runtime {
 namespace {
@@ -52,19 +56,48 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+std::uint64_t cap_from_environment(const LogFn& log) {
+  constexpr std::uint64_t kDefaultBytes = std::uint64_t{1} << 30;
+  const std::string text = environment("ADAMAS_CACHE_SIZE");
+  if (text.empty()) return kDefaultBytes;
+  if (const auto bytes = parse_bytes(text)) return *bytes;
+  if (log)
+    log(LogLevel::warning,
+        "ADAMAS_CACHE_SIZE=" + text + ": must be a number of bytes such as 512M or 2GiB; 1 GiB is taken");
+  return kDefaultBytes;
+}
+
+std::string directory_of(const CacheOptions& options) {
+  if (options.directory) return *options.directory;
+  std::string directory = Cache::default_directory();
+  if (directory.empty() && options.log)
+    options.log(LogLevel::warning,
+                "cache folder: HOME is not set; kernels are kept in memory only (set ADAMAS_CACHE_DIR to a "
+                "folder)");
+  return directory;
+}
+
+using Clock = std::chrono::steady_clock;
+
 }  // namespace
 
 struct Cache::Impl {
-  Impl(std::string directory, LogFn log) : disk(std::move(directory), std::move(log)) {}
+  explicit Impl(const CacheOptions& options)
+      : disk(directory_of(options),
+             options.max_bytes ? *options.max_bytes : cap_from_environment(options.log),
+             options.prune_interval, options.log),
+        lock_wait(options.lock_wait) {}
 
   Disk disk;
+  const std::chrono::milliseconds lock_wait;
 
   std::mutex mutex;  // guards what follows; never held while a file is read or a compiler runs
   // By digest alone: every entry here was made or checked against the whole key text in this process.
   std::unordered_map<std::string, CacheEntry> memory;
   std::unordered_map<std::string, std::shared_future<CacheEntry>> in_flight;  // by digest of the first key
   std::set<std::pair<std::string, Digest>> refused;  // (key, binary) that a loader rejected
-  CacheStats stats;
+  CacheCounters stats;
+  CacheCounters told;  // what the folder's totals have of them
 
   /// The caller holds the mutex. A hit is counted.
   std::optional<CacheEntry> find_in_memory(const std::vector<Lookup>& lookups) {
@@ -102,6 +135,66 @@ struct Cache::Impl {
     return std::nullopt;
   }
 
+  /// After a miss: waits until no other process compiles the key, as long as that may take at most.
+  /// @param lock  holds the key's lock on return, if it could be had
+  /// @return      what another process published meanwhile
+  std::optional<CacheEntry> wait_for_turn(const std::vector<Lookup>& lookups, StateFile& lock) {
+    const Lookup& first = lookups.front();
+    const std::int64_t key_lock = lock_of_key(first.digest);
+    const auto deadline = Clock::now() + lock_wait;
+    auto pause = std::chrono::milliseconds(1);
+    for (bool waited = false;; waited = true) {
+      const StateFile::Attempt attempt = lock.try_lock(key_lock);
+      if (attempt == StateFile::Attempt::impossible) {
+        // Where there is no file, the folder cannot be written to, and publishing says so.
+        if (lock)
+          disk.warn_once("lock", "cache folder: " + disk.directory() +
+                                     " has no file locks; processes do not wait for each other");
+        return std::nullopt;
+      }
+      if (auto entry = find_on_disk(lookups)) return entry;
+      if (attempt == StateFile::Attempt::taken) return std::nullopt;
+      if (!waited) {
+        count(&CacheCounters::waits);
+        disk.inform("waiting for another process that compiles " + first.key->unit + " of \"" +
+                    first.key->spec + "\" for " + first.key->target);
+      }
+      if (Clock::now() >= deadline) {
+        count(&CacheCounters::wait_timeouts);
+        disk.warn_once("wait", "cache folder: another process has compiled " + first.key->unit + " of \"" +
+                                   first.key->spec + "\" for " + std::to_string(lock_wait.count()) +
+                                   " ms; it is compiled here too");
+        return std::nullopt;
+      }
+      std::this_thread::sleep_for(pause);
+      pause = std::min(pause * 2, std::chrono::milliseconds(16));
+    }
+  }
+
+  void count(std::uint64_t CacheCounters::* counter) {
+    const std::lock_guard lock(mutex);
+    ++(stats.*counter);
+  }
+
+  CacheCounters counted() {
+    const std::lock_guard lock(mutex);
+    CacheCounters now = stats;
+    now.pruned = disk.pruned();
+    return now;
+  }
+
+  /// Adds what is new to the folder's totals. A process that is killed takes with it only what it found.
+  void tell_totals() {
+    const CacheCounters now = counted();
+    CacheCounters news;
+    {
+      const std::lock_guard lock(mutex);
+      news = now - told;
+      told = now;
+    }
+    if (news != CacheCounters{}) disk.add_totals(news);
+  }
+
   CacheEntry compile_first(const Lookup& lookup,
                            const std::function<CompileResult(const CacheKey&)>& compile) {
     {
@@ -122,8 +215,11 @@ struct Cache::Impl {
                            .compile_ms = result.milliseconds,
                            .path = disk.publish(info, lookup.text, *binary),
                            .origin = CacheEntry::Origin::compiled};
-    const std::lock_guard lock(mutex);
-    memory.insert_or_assign(lookup.digest, entry);
+    {
+      const std::lock_guard lock(mutex);
+      memory.insert_or_assign(lookup.digest, entry);
+    }
+    tell_totals();
     return entry;
   }
 
@@ -152,7 +248,11 @@ struct Cache::Impl {
     }
     try {
       auto entry = find_on_disk(lookups);
-      if (!entry) entry = compile_first(first, compile);
+      if (!entry) {
+        StateFile lock = disk.open_state();
+        entry = wait_for_turn(lookups, lock);
+        if (!entry) entry = compile_first(first, compile);
+      }
       end_flight(first.digest);
       promise.set_value(*entry);
       return *entry;
@@ -165,18 +265,9 @@ struct Cache::Impl {
   }
 };
 
-Cache::Cache(std::optional<std::string> directory, LogFn log) {
-  if (!directory) {
-    directory = default_directory();
-    if (directory->empty() && log)
-      log(LogLevel::warning,
-          "cache folder: HOME is not set; kernels are kept in memory only (set ADAMAS_CACHE_DIR to a "
-          "folder)");
-  }
-  impl_ = std::make_unique<Impl>(*std::move(directory), std::move(log));
-}
+Cache::Cache(CacheOptions options) : impl_(std::make_unique<Impl>(options)) {}
 
-Cache::~Cache() = default;
+Cache::~Cache() { impl_->tell_totals(); }
 
 std::string Cache::default_directory() {
   if (const std::string own = environment("ADAMAS_CACHE_DIR"); !own.empty()) return own;
@@ -225,15 +316,21 @@ const std::string& Cache::directory() const { return impl_->disk.directory(); }
 
 CacheStats Cache::stats() const {
   const Disk::Usage usage = impl_->disk.usage();
-  const std::lock_guard lock(impl_->mutex);
-  CacheStats stats = impl_->stats;
+  CacheStats stats;
+  static_cast<CacheCounters&>(stats) = impl_->counted();
   stats.entries = usage.entries;
   stats.bytes = usage.bytes;
   return stats;
 }
 
+CacheTotals Cache::totals() const { return impl_->disk.totals(); }
+
 std::vector<CacheListing> Cache::list() const { return impl_->disk.list(); }
 
 std::uint64_t Cache::clear() { return impl_->disk.clear(); }
+
+PruneReport Cache::prune(std::optional<std::uint64_t> max_bytes, std::chrono::seconds unused_for) {
+  return impl_->disk.prune(max_bytes ? *max_bytes : impl_->disk.max_bytes(), unused_for);
+}
 
 }  // namespace adamas::runtime

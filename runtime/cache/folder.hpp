@@ -38,6 +38,13 @@ Opened open_folder(int parent, const std::string& path, const std::string& shown
 /// Opens a regular file under the same rules, for reading.
 Opened open_file(int folder, const std::string& name, const std::string& shown_path);
 
+/// Opens a file of our own for reading and writing, empty if it was not there. Mode 0600.
+Opened open_or_create_file(int folder, const std::string& name, const std::string& shown_path);
+
+/// Sets the time of last use of a file that was opened with this status: its access time, which nothing else
+/// here changes.
+void mark_used(int folder, const std::string& name, const struct stat& status);
+
 /// Bytes [offset, offset + size) of the file; nothing when it ends earlier or cannot be read.
 std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor&, std::uint64_t offset,
                                                  std::size_t size);

@@ -91,10 +91,11 @@ struct CountingCompiler {
   }
 };
 
+/// Without the folder's own state file.
 inline std::vector<fs::path> files_below(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const auto& item : fs::recursive_directory_iterator(folder))
-    if (item.is_regular_file()) files.push_back(item.path());
+    if (item.is_regular_file() && item.path().filename() != ".adamas-state") files.push_back(item.path());
   return files;
 }
 
