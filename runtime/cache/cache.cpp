@@ -1,6 +1,8 @@
-// Cache: memory in front of the folder in front of the compiler, one compile per key at a time among all
+// Cache: memory in front of packs, the folder and the compiler, one compile per key at a time among all
 // threads and processes.
 #include "runtime/cache/cache.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,12 +11,14 @@
 #include <future>
 #include <mutex>
 #include <set>
+#include <sstream>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/disk.hpp"
+#include "runtime/cache/pack.hpp"
 #include "runtime/cache/state.hpp"
 
 namespace adamas::runtime {
@@ -77,6 +81,20 @@ std::string directory_of(const CacheOptions& options) {
   return directory;
 }
 
+std::vector<std::shared_ptr<const Pack>> open_packs(const CacheOptions& options) {
+  std::vector<std::shared_ptr<const Pack>> packs;
+  std::istringstream list(options.packs ? *options.packs : environment("ADAMAS_PACKS"));
+  for (std::string path; std::getline(list, path, ':');) {
+    if (path.empty()) continue;
+    std::string problem;
+    if (auto pack = Pack::open(path, problem))
+      packs.push_back(std::move(pack));
+    else if (options.log)
+      options.log(LogLevel::warning, "pack: " + problem + "; it is not used");
+  }
+  return packs;
+}
+
 using Clock = std::chrono::steady_clock;
 
 }  // namespace
@@ -86,9 +104,11 @@ struct Cache::Impl {
       : disk(directory_of(options),
              options.max_bytes ? *options.max_bytes : cap_from_environment(options.log),
              options.prune_interval, options.log),
+        packs(open_packs(options)),
         lock_wait(options.lock_wait) {}
 
   Disk disk;
+  const std::vector<std::shared_ptr<const Pack>> packs;
   const std::chrono::milliseconds lock_wait;
 
   std::mutex mutex;  // guards what follows; never held while a file is read or a compiler runs
@@ -112,27 +132,54 @@ struct Cache::Impl {
     return std::nullopt;
   }
 
-  /// A hit goes to memory before anybody sees it.
-  std::optional<CacheEntry> find_on_disk(const std::vector<Lookup>& lookups) {
+  /// Packs, then the folder, for each key in turn. A hit goes to memory before anybody sees it.
+  std::optional<CacheEntry> find_stored(const std::vector<Lookup>& lookups) {
     for (const Lookup& lookup : lookups) {
       const auto is_refused = [&](std::span<const std::byte> binary) {
         const std::lock_guard lock(mutex);
         return !refused.empty() && refused.contains({lookup.digest, digest_of(binary)});
       };
-      auto found = disk.load(lookup.digest, lookup.text, is_refused);
-      if (!found) continue;
-      const CacheEntry entry{.binary = std::move(found->binary),
-                             .target = lookup.key->target,
-                             .compiler = found->info.compiler,
-                             .compile_ms = found->info.compile_ms,
-                             .path = found->path,
-                             .origin = CacheEntry::Origin::disk};
+      auto entry = find_in_packs(lookup, is_refused);
+      if (!entry) entry = find_on_disk(lookup, is_refused);
+      if (!entry) continue;
       const std::lock_guard lock(mutex);
-      ++stats.hits_disk;
-      memory.insert_or_assign(lookup.digest, entry);
+      ++(entry->origin == CacheEntry::Origin::pack ? stats.hits_pack : stats.hits_disk);
+      memory.insert_or_assign(lookup.digest, *entry);
       return entry;
     }
     return std::nullopt;
+  }
+
+  using Refused = std::function<bool(std::span<const std::byte>)>;
+
+  std::optional<CacheEntry> find_in_packs(const Lookup& lookup, const Refused& is_refused) {
+    for (const auto& pack : packs) {
+      bool damaged = false;
+      const auto found = pack->find(lookup.digest, lookup.text, damaged);
+      if (damaged)
+        disk.warn_once(pack->path() + lookup.digest, fmt::format("pack {}: entry {} is damaged; the kernel counts as "
+                                                                 "missing there",
+                                                                 pack->path(), lookup.digest));
+      if (!found || is_refused(*found->binary)) continue;
+      return CacheEntry{.binary = found->binary,
+                        .target = lookup.key->target,
+                        .compiler = found->info.compiler,
+                        .compile_ms = found->info.compile_ms,
+                        .path = pack->path(),
+                        .origin = CacheEntry::Origin::pack};
+    }
+    return std::nullopt;
+  }
+
+  std::optional<CacheEntry> find_on_disk(const Lookup& lookup, const Refused& is_refused) {
+    auto found = disk.load(lookup.digest, lookup.text, is_refused);
+    if (!found) return std::nullopt;
+    return CacheEntry{.binary = std::move(found->binary),
+                      .target = lookup.key->target,
+                      .compiler = found->info.compiler,
+                      .compile_ms = found->info.compile_ms,
+                      .path = found->path,
+                      .origin = CacheEntry::Origin::disk};
   }
 
   /// After a miss: waits until no other process compiles the key, as long as that may take at most.
@@ -152,18 +199,18 @@ struct Cache::Impl {
                                      " has no file locks; processes do not wait for each other");
         return std::nullopt;
       }
-      if (auto entry = find_on_disk(lookups)) return entry;
+      if (auto entry = find_stored(lookups)) return entry;
       if (attempt == StateFile::Attempt::taken) return std::nullopt;
       if (!waited) {
         count(&CacheCounters::waits);
-        disk.inform("waiting for another process that compiles " + first.key->unit + " of \"" +
-                    first.key->spec + "\" for " + first.key->target);
+        disk.inform(fmt::format("waiting for another process that compiles {} of \"{}\" for {}", first.key->unit,
+                                first.key->spec, first.key->target));
       }
       if (Clock::now() >= deadline) {
         count(&CacheCounters::wait_timeouts);
-        disk.warn_once("wait", "cache folder: another process has compiled " + first.key->unit + " of \"" +
-                                   first.key->spec + "\" for " + std::to_string(lock_wait.count()) +
-                                   " ms; it is compiled here too");
+        disk.warn_once("wait", fmt::format("cache folder: another process has been compiling {} of \"{}\" for {} ms; "
+                                           "it is compiled here too",
+                                           first.key->unit, first.key->spec, lock_wait.count()));
         return std::nullopt;
       }
       std::this_thread::sleep_for(pause);
@@ -247,7 +294,7 @@ struct Cache::Impl {
       in_flight.emplace(first.digest, promise.get_future().share());
     }
     try {
-      auto entry = find_on_disk(lookups);
+      auto entry = find_stored(lookups);
       if (!entry) {
         StateFile lock = disk.open_state();
         entry = wait_for_turn(lookups, lock);
@@ -291,7 +338,7 @@ CacheEntry Cache::find(const std::vector<CacheKey>& keys) {
     const std::lock_guard lock(impl_->mutex);
     if (auto entry = impl_->find_in_memory(lookups)) return *entry;
   }
-  if (auto entry = impl_->find_on_disk(lookups)) return *entry;
+  if (auto entry = impl_->find_stored(lookups)) return *entry;
   const std::lock_guard lock(impl_->mutex);
   ++impl_->stats.misses;
   return {};
@@ -312,7 +359,19 @@ void Cache::reject(const CacheKey& key, const CacheEntry& entry) {
   impl_->disk.remove(digest, text, *entry.binary);
 }
 
+const std::string* Cache::packed_tuning(const std::string& target, const std::string& spec) const {
+  for (const auto& pack : impl_->packs)
+    if (const std::string* tuning = pack->tuning(target, spec)) return tuning;
+  return nullptr;
+}
+
+const std::vector<std::shared_ptr<const Pack>>& Cache::packs() const { return impl_->packs; }
+
+void Cache::count_fallback() { impl_->count(&CacheCounters::fallbacks); }
+
 const std::string& Cache::directory() const { return impl_->disk.directory(); }
+
+CacheCounters Cache::counters() const { return impl_->counted(); }
 
 CacheStats Cache::stats() const {
   const Disk::Usage usage = impl_->disk.usage();

@@ -16,6 +16,8 @@
 
 namespace adamas::runtime {
 
+class Pack;
+
 /// What identifies a binary. No paths, no device ordinal, no driver version; compiler identity is metadata.
 struct CacheKey {
   std::string unit;                  ///< "select"
@@ -34,8 +36,8 @@ struct CacheEntry {
   std::string target;
   std::string compiler;   ///< name, version, build id
   double compile_ms = 0;  ///< what it cost when it was made
-  std::string path;       ///< the file that holds it, "" when it is in memory only
-  enum class Origin { memory, disk, compiled } origin = Origin::memory;
+  std::string path;       ///< the file or pack that holds it, "" when it is in memory only
+  enum class Origin { memory, pack, disk, compiled } origin = Origin::memory;
 };
 
 enum class LogLevel { info, warning };
@@ -44,6 +46,7 @@ using LogFn = std::function<void(LogLevel, const std::string&)>;
 /// What happened. Only numbers of one type: written to a file as they lie.
 struct CacheCounters {
   std::uint64_t hits_memory = 0;
+  std::uint64_t hits_pack = 0;
   std::uint64_t hits_disk = 0;
   std::uint64_t misses = 0;
   std::uint64_t compiles = 0;
@@ -51,6 +54,7 @@ struct CacheCounters {
   std::uint64_t wait_timeouts = 0;  ///< of these, given up: compiled privately
   std::uint64_t rejected = 0;       ///< binaries that a loader refused
   std::uint64_t pruned = 0;         ///< entries removed to keep the folder below its cap
+  std::uint64_t fallbacks = 0;      ///< kernels handed out dense while their sparse units compile
 
   CacheCounters& operator+=(const CacheCounters& more);
   CacheCounters operator-(const CacheCounters& less) const;
@@ -81,6 +85,9 @@ struct CacheListing {
 struct CacheOptions {
   /// Nothing = default_directory(), with a warning when there is none; "" = memory only.
   std::optional<std::string> directory = std::nullopt;
+  /// Packs to search before the folder, first to last: paths with ':' between them. Nothing = $ADAMAS_PACKS. One
+  /// that cannot be used is warned of and left out.
+  std::optional<std::string> packs = std::nullopt;
   /// Bytes the folder may hold before the least recently used entries go. Nothing = $ADAMAS_CACHE_SIZE
   /// ("512M", "0" for no cap), else 1 GiB.
   std::optional<std::uint64_t> max_bytes = std::nullopt;
@@ -111,7 +118,7 @@ class Cache {
   /// $ADAMAS_CACHE_DIR, $XDG_CACHE_HOME/adamas, ~/.cache/adamas, "" (secure_getenv; "" means memory only).
   static std::string default_directory();
 
-  /// Looks for every key in order (memory, then disk); on a miss compiles the first through `compile`,
+  /// Looks for every key in order (memory, then packs, then disk); on a miss compiles the first through `compile`,
   /// publishes and returns it. One compile per first key in flight among all threads and processes that use
   /// the folder; failures are never stored; waiting threads get the same exception. `compile` runs outside
   /// every mutex and must not ask this cache for the same key.
@@ -127,8 +134,17 @@ class Cache {
   /// @param key  the one of the entry's target
   void reject(const CacheKey& key, const CacheEntry& entry);
 
+  /// The Tuning that a pack's kernels of this target and Spec (canonical text) were compiled with: what those take
+  /// who ask for none. Null when no pack has any.
+  const std::string* packed_tuning(const std::string& target, const std::string& spec) const;
+  const std::vector<std::shared_ptr<const Pack>>& packs() const;
+
+  /// A kernel was handed out dense while its sparse units compile.
+  void count_fallback();
+
   const std::string& directory() const;    ///< absolute; "" when kernels are kept in memory only
-  CacheStats stats() const;                ///< of this Cache's use, and of the folder's size
+  CacheCounters counters() const;          ///< of this Cache's use
+  CacheStats stats() const;                ///< these, and the folder's size
   CacheTotals totals() const;              ///< without what live caches have counted since their last compile
   std::vector<CacheListing> list() const;  ///< oldest first; reads metadata only, verifies nothing
   std::uint64_t clear();  ///< removes our entries from the folder; returns how many. Memory keeps what it has

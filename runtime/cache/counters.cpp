@@ -10,9 +10,9 @@ namespace adamas::runtime {
 namespace {
 
 constexpr std::array kCounters{
-    &CacheCounters::hits_memory, &CacheCounters::hits_disk, &CacheCounters::misses,
-    &CacheCounters::compiles,    &CacheCounters::waits,     &CacheCounters::wait_timeouts,
-    &CacheCounters::rejected,    &CacheCounters::pruned,
+    &CacheCounters::hits_memory, &CacheCounters::hits_pack, &CacheCounters::hits_disk,     &CacheCounters::misses,
+    &CacheCounters::compiles,    &CacheCounters::waits,     &CacheCounters::wait_timeouts, &CacheCounters::rejected,
+    &CacheCounters::pruned,      &CacheCounters::fallbacks,
 };
 static_assert(sizeof(CacheCounters) == kCounters.size() * sizeof(std::uint64_t), "each is in the list");
 

@@ -99,9 +99,9 @@ int write_all(int descriptor, std::span<const std::byte> bytes) {
   return 0;
 }
 
-int write_durably(int folder, const std::string& name, std::span<const std::byte> bytes) {
-  const FileDescriptor file(::openat(
-      folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR));
+int write_durably(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode) {
+  const FileDescriptor file(
+      ::openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
   if (!file) return errno;
   if (const int error = write_all(file.get(), bytes)) return error;
   // Before the rename: after a crash the name must never lead to a file whose bytes did not arrive.
@@ -155,9 +155,9 @@ std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor& file, std
   return bytes;
 }
 
-int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes) {
+int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode) {
   const std::string temporary = temporary_name();
-  int error = write_durably(folder, temporary, bytes);
+  int error = write_durably(folder, temporary, bytes, mode);
   if (error == 0 && ::renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) error = errno;
   if (error != 0) {
     ::unlinkat(folder, temporary.c_str(), 0);

@@ -50,9 +50,10 @@ std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor&, std::uin
                                                  std::size_t size);
 
 /// Makes `name` in the folder hold exactly these bytes, at once for every reader and lasting: temporary file
-/// in the same folder, fsync, rename, fsync of the folder. Mode 0600.
+/// in the same folder, fsync, rename, fsync of the folder.
+/// @param mode  less the umask
 /// @return 0, or the errno of the step that failed; then nothing has changed
-int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes);
+int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode = 0600);
 
 /// Whether `name` was made by publish_file and left behind by a process that died in it.
 bool is_temporary_name(std::string_view name);

@@ -65,4 +65,31 @@ void check_mutated_entries(int rounds, unsigned seed) {
   }
 }
 
+void check_mutated_packs(int rounds, unsigned seed) {
+  const ScratchFolder folder;
+  const std::string path = folder / "kernels.pack";
+  std::vector<CacheKey> keys;
+  for (int i = 0; i < 6; ++i)
+    keys.push_back(key_for("x86-64-v3", "kernel " + std::to_string(i)));
+  write_pack(path, keys);
+  const std::vector<std::byte> good = read_file(path);
+  constexpr std::size_t kHeaderAndIndex = 56 + 6 * 48;
+  std::mt19937 random(seed);
+  int damaged = 0;
+  for (int round = 0; round < rounds; ++round) {
+    CAPTURE(round);
+    write_file(path, mutated(good, kHeaderAndIndex, round, random));
+    Log log;
+    CountingCompiler compiler;
+    Cache cache(CacheOptions{.directory = "", .packs = path, .log = log.sink()});
+    for (const CacheKey& key : keys)
+      REQUIRE(*cache.get({key}, std::ref(compiler)).binary == CountingCompiler::binary_for(key));
+    // Told once for the pack as a whole, or once for each entry that is damaged.
+    const auto warnings = static_cast<int>(log.warnings().size());
+    REQUIRE((warnings == compiler.compiles || (warnings == 1 && compiler.compiles == 6)));
+    damaged += compiler.compiles > 0;
+  }
+  CHECK(damaged > rounds * 9 / 10);  // all but those that hit bytes without a meaning
+}
+
 }  // namespace adamas::tests

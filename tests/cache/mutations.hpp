@@ -7,4 +7,7 @@ namespace adamas::tests {
 /// up: each time it is a miss with at most one warning, mended by one compile.
 void check_mutated_entries(int rounds, unsigned seed);
 
+/// The same with a pack: each time every kernel asked for is right, from the pack or compiled.
+void check_mutated_packs(int rounds, unsigned seed);
+
 }  // namespace adamas::tests

@@ -6,3 +6,7 @@
 TEST_CASE("12,000 mutations of an entry: none is loaded, none crashes") {
   adamas::tests::check_mutated_entries(12'000, 6968);
 }
+
+TEST_CASE("12,000 mutations of a pack: none is loaded, none crashes") {
+  adamas::tests::check_mutated_packs(12'000, 2857);
+}
