@@ -215,7 +215,8 @@ TEST_CASE("a kernel compiled for x86-64-v3 is found by prepare where there is no
 
   const Variable no_compiler("ADAMAS_CC", cache.folder / "nowhere");
   const auto context =
-      std::make_shared<adamas::runtime::Context>("cpu", cache.folder / "cache", 1, adamas::runtime::LogFn{});
+      std::make_shared<adamas::runtime::Context>(adamas::runtime::ContextConfig{
+          .device = "cpu", .cache = {.directory = cache.folder / "cache"}, .threads = 1});
   const adamas::runtime::Capacity capacity{.max_batch = 1, .kv_heads = 1, .max_tokens = 256, .max_slots = 0};
   const auto kernel = adamas::runtime::Kernel::prepare(context, kSpec, "", capacity);
   CHECK(kernel->report().target == "x86-64-v3");
