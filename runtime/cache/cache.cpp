@@ -3,6 +3,7 @@
 #include "runtime/cache/cache.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -110,6 +111,7 @@ struct Cache::Impl {
   Disk disk;
   const std::vector<std::shared_ptr<const Pack>> packs;
   const std::chrono::milliseconds lock_wait;
+  const pid_t owner_process = ::getpid();
 
   std::mutex mutex;  // guards what follows; never held while a file is read or a compiler runs
   // By digest alone: every entry here was made or checked against the whole key text in this process.
@@ -232,10 +234,11 @@ struct Cache::Impl {
 
   /// Adds what is new to the folder's totals. A process that is killed takes with it only what it found.
   void tell_totals() {
-    const CacheCounters now = counted();
     CacheCounters news;
     {
       const std::lock_guard lock(mutex);
+      CacheCounters now = stats;
+      now.pruned = disk.pruned();
       news = now - told;
       told = now;
     }
@@ -249,24 +252,26 @@ struct Cache::Impl {
       ++stats.misses;
       ++stats.compiles;
     }
-    CompileResult result = compile(*lookup.key);
+    CacheEntry entry = store(lookup, compile(*lookup.key));
+    tell_totals();
+    return entry;
+  }
+
+  CacheEntry store(const Lookup& lookup, CompileResult result) {
     if (result.binary.empty())
       throw codegen::Error(ADAMAS_INTERNAL, "compiler", result.compiler, "must return a binary or an error");
     const EntryInfo info = info_of(lookup, result);
     auto binary = std::make_shared<const std::vector<std::byte>>(std::move(result.binary));
     // What is returned is what was compiled, never what could be read back: another process may have replaced
     // or removed the file by now.
-    const CacheEntry entry{.binary = binary,
-                           .target = lookup.key->target,
-                           .compiler = result.compiler,
-                           .compile_ms = result.milliseconds,
-                           .path = disk.publish(info, lookup.text, *binary),
-                           .origin = CacheEntry::Origin::compiled};
-    {
-      const std::lock_guard lock(mutex);
-      memory.insert_or_assign(lookup.digest, entry);
-    }
-    tell_totals();
+    CacheEntry entry{.binary = binary,
+                     .target = lookup.key->target,
+                     .compiler = result.compiler,
+                     .compile_ms = result.milliseconds,
+                     .path = disk.publish(info, lookup.text, *binary),
+                     .origin = CacheEntry::Origin::compiled};
+    const std::lock_guard lock(mutex);
+    memory.insert_or_assign(lookup.digest, entry);
     return entry;
   }
 
@@ -314,7 +319,10 @@ struct Cache::Impl {
 
 Cache::Cache(CacheOptions options) : impl_(std::make_unique<Impl>(options)) {}
 
-Cache::~Cache() { impl_->tell_totals(); }
+Cache::~Cache() {
+  // A child after fork has counted nothing, and another thread may have held a lock when it was made.
+  if (::getpid() == impl_->owner_process) impl_->tell_totals();
+}
 
 std::string Cache::default_directory() {
   if (const std::string own = environment("ADAMAS_CACHE_DIR"); !own.empty()) return own;
@@ -330,6 +338,10 @@ CacheEntry Cache::get(const std::vector<CacheKey>& keys,
   if (keys.empty())
     throw codegen::Error(ADAMAS_INTERNAL, "cache keys", "none", "must name at least one target");
   return impl_->get(lookups_of(keys), compile);
+}
+
+CacheEntry Cache::put(const CacheKey& key, CompileResult result) {
+  return impl_->store(lookups_of({key}).front(), std::move(result));
 }
 
 CacheEntry Cache::find(const std::vector<CacheKey>& keys) {
@@ -371,6 +383,8 @@ void Cache::count_fallback() { impl_->count(&CacheCounters::fallbacks); }
 
 const std::string& Cache::directory() const { return impl_->disk.directory(); }
 
+std::uint64_t Cache::max_bytes() const { return impl_->disk.max_bytes(); }
+
 CacheCounters Cache::counters() const { return impl_->counted(); }
 
 CacheStats Cache::stats() const {
@@ -385,6 +399,8 @@ CacheStats Cache::stats() const {
 CacheTotals Cache::totals() const { return impl_->disk.totals(); }
 
 std::vector<CacheListing> Cache::list() const { return impl_->disk.list(); }
+
+void Cache::visit(const std::function<void(const CheckedEntry&)>& visit) const { impl_->disk.visit(visit); }
 
 std::uint64_t Cache::clear() { return impl_->disk.clear(); }
 

@@ -8,7 +8,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -82,6 +84,15 @@ struct CacheListing {
   std::string path;
 };
 
+/// An entry file, read and checked. Views are valid during the visit.
+struct CheckedEntry {
+  enum class State { good, damaged, foreign /* another schema's: not ours to judge */ } state = State::damaged;
+  CacheListing listing;  ///< only the path and size unless it is good
+  std::vector<std::string> options;
+  std::string_view key_text;
+  std::span<const std::byte> binary;
+};
+
 struct CacheOptions {
   /// Nothing = default_directory(), with a warning when there is none; "" = memory only.
   std::optional<std::string> directory = std::nullopt;
@@ -126,6 +137,9 @@ class Cache {
   CacheEntry get(const std::vector<CacheKey>& keys,
                  const std::function<CompileResult(const CacheKey&)>& compile);
 
+  /// Stores what was compiled outside get: beside entries of other compilers, before which it is found.
+  CacheEntry put(const CacheKey& key, CompileResult result);
+
   /// Only looks. An empty (null) binary when nothing is found.
   CacheEntry find(const std::vector<CacheKey>& keys);
 
@@ -143,10 +157,13 @@ class Cache {
   void count_fallback();
 
   const std::string& directory() const;    ///< absolute; "" when kernels are kept in memory only
+  std::uint64_t max_bytes() const;         ///< the folder's cap, 0 = none
   CacheCounters counters() const;          ///< of this Cache's use
   CacheStats stats() const;                ///< these, and the folder's size
   CacheTotals totals() const;              ///< without what live caches have counted since their last compile
   std::vector<CacheListing> list() const;  ///< oldest first; reads metadata only, verifies nothing
+  /// Reads and checks every entry of the folder, whole.
+  void visit(const std::function<void(const CheckedEntry&)>& visit) const;
   std::uint64_t clear();  ///< removes our entries from the folder; returns how many. Memory keeps what it has
 
   /// Removes least recently used entries until no more than `max_bytes` are left, those not used for

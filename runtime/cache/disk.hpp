@@ -63,6 +63,8 @@ class Disk {
   /// Entries by their metadata; files without a readable one are left out.
   std::vector<CacheListing> list();
 
+  void visit(const std::function<void(const CheckedEntry&)>& visit);
+
   struct Usage {
     std::uint64_t entries = 0, bytes = 0;
   };

@@ -1,12 +1,14 @@
-// The cache folder as a whole: listing, size, pruning, clearing, totals.
+// The cache folder as a whole: listing, checking, size, pruning, clearing, totals.
 #include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ctime>
 #include <limits>
 #include <utility>
 
+#include "runtime/cache/digest.hpp"
 #include "runtime/cache/disk.hpp"
 
 namespace adamas::runtime {
@@ -20,6 +22,20 @@ std::int64_t now_us() {
   struct timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   return microseconds(now);
+}
+
+CacheListing listing_of(EntryInfo info, const struct stat& status, const std::string& path) {
+  return {.digest = std::move(info.digest),
+          .unit = std::move(info.unit),
+          .spec = std::move(info.spec),
+          .tuning = std::move(info.tuning),
+          .target = std::move(info.target),
+          .compiler = std::move(info.compiler),
+          .bytes = static_cast<std::uint64_t>(status.st_size),
+          .compile_ms = info.compile_ms,
+          .created_us = info.created_us,
+          .used_us = microseconds(status.st_atim),
+          .path = path};
 }
 
 /// Longer than any process takes to write one file.
@@ -51,23 +67,40 @@ std::vector<CacheListing> Disk::list() {
       const auto text = length ? read_bytes(file.descriptor, kEntryHeaderBytes, *length) : std::nullopt;
       if (!text) return;
       auto info = decode_metadata({reinterpret_cast<const char*>(text->data()), text->size()});
-      if (!info) return;
-      entries.push_back({.digest = info->digest,
-                         .unit = info->unit,
-                         .spec = info->spec,
-                         .tuning = info->tuning,
-                         .target = info->target,
-                         .compiler = info->compiler,
-                         .bytes = bytes,
-                         .compile_ms = info->compile_ms,
-                         .created_us = info->created_us,
-                         .used_us = microseconds(file.status.st_atim),
-                         .path = path});
+      if (info) entries.push_back(listing_of(*std::move(info), file.status, path));
     });
   });
   std::ranges::sort(entries, {},
                     [](const CacheListing& entry) { return std::pair(entry.created_us, entry.path); });
   return entries;
+}
+
+void Disk::visit(const std::function<void(const CheckedEntry&)>& visit) {
+  for_each_shard([&](int shard, const std::string& shard_name) {
+    for_each_name(shard, [&](const std::string& name) {
+      if (!is_entry_name(name)) return;
+      const std::string path = path_of(shard_name, name);
+      const Opened file = open_file(shard, name, path);
+      if (!file && file.error == ENOENT) return;
+      CheckedEntry checked;
+      checked.listing.path = path;
+      const std::uint64_t bytes = file ? static_cast<std::uint64_t>(file.status.st_size) : 0;
+      checked.listing.bytes = bytes;
+      const auto content =
+          file && bytes <= kMaxEntryBytes ? read_bytes(file.descriptor, 0, bytes) : std::nullopt;
+      const DecodedEntry entry = content ? decode_entry(*content) : DecodedEntry{};
+      if (entry.state == EntryState::foreign) {
+        checked.state = CheckedEntry::State::foreign;
+      } else if (entry.state == EntryState::good && name.starts_with(hex(digest_of(entry.key_text)))) {
+        checked.state = CheckedEntry::State::good;
+        checked.listing = listing_of(entry.info, file.status, path);
+        checked.options = entry.info.options;
+        checked.key_text = entry.key_text;
+        checked.binary = entry.binary;
+      }
+      visit(checked);
+    });
+  });
 }
 
 Disk::Usage Disk::usage() {

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -35,41 +36,48 @@ void BackgroundJob::run(Cache& cache) {
   error_ = error;
 }
 
+BackgroundCompiler::BackgroundCompiler(Cache& cache)
+    : owner_process_(::getpid()), shared_(new Shared{cache}) {}
+
 BackgroundCompiler::~BackgroundCompiler() {
-  {
-    const std::lock_guard lock(mutex_);
-    ending_ = true;
+  if (::getpid() != owner_process_) {
+    static_cast<void>(shared_.release());
+    return;
   }
-  changed_.notify_one();
-  if (thread_.joinable()) thread_.join();
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->ending = true;
+  }
+  shared_->changed.notify_one();
+  if (shared_->thread.joinable()) shared_->thread.join();
 }
 
 std::shared_ptr<const BackgroundJob> BackgroundCompiler::add(std::vector<CacheKey> keys,
                                                              std::shared_ptr<Compiler> compiler) {
   auto job = std::make_shared<BackgroundJob>(std::move(keys), std::move(compiler));
-  const std::lock_guard lock(mutex_);
-  jobs_.push_back(job);
-  if (!thread_.joinable()) {
+  const std::lock_guard lock(shared_->mutex);
+  shared_->jobs.push_back(job);
+  if (!shared_->thread.joinable()) {
     // The host's signals are for the host's threads.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { work(); });
+    shared_->thread = std::thread([&shared = *shared_] { work(shared); });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
-  changed_.notify_one();
+  shared_->changed.notify_one();
   return job;
 }
 
-void BackgroundCompiler::work() {
-  std::unique_lock lock(mutex_);
+void BackgroundCompiler::work(Shared& shared) {
+  std::unique_lock lock(shared.mutex);
   for (;;) {
-    changed_.wait(lock, [this] { return ending_ || !jobs_.empty(); });
-    if (ending_) return;
-    const std::shared_ptr<BackgroundJob> job = std::move(jobs_.front());
-    jobs_.pop_front();
+    shared.changed.wait(lock, [&] { return shared.ending || !shared.jobs.empty(); });
+    if (shared.ending) return;
+    const std::shared_ptr<BackgroundJob> job = std::move(shared.jobs.front());
+    shared.jobs.pop_front();
     lock.unlock();
-    job->run(cache_);
+    job->run(shared.cache);
     lock.lock();
   }
 }

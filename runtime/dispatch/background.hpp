@@ -2,12 +2,15 @@
 // makes goes to the cache, where the host's refresh finds it.
 #pragma once
 
+#include <sys/types.h>
+
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "runtime/cache/cache.hpp"
@@ -41,7 +44,7 @@ class BackgroundJob {
 class BackgroundCompiler {
  public:
   /// The cache must outlive it. The thread starts with the first job.
-  explicit BackgroundCompiler(Cache& cache) : cache_(cache) {}
+  explicit BackgroundCompiler(Cache& cache);
   /// Drops jobs that have not begun; waits for the unit that is being compiled.
   ~BackgroundCompiler();
   BackgroundCompiler(const BackgroundCompiler&) = delete;
@@ -50,14 +53,20 @@ class BackgroundCompiler {
   std::shared_ptr<const BackgroundJob> add(std::vector<CacheKey> keys, std::shared_ptr<Compiler> compiler);
 
  private:
-  void work();
+  /// What the thread shares with the rest. In a child after fork the thread does not exist, its locks stay as they
+  /// were, and waiting for it would never end: there this is left alone.
+  struct Shared {
+    Cache& cache;
+    std::mutex mutex = {};  // guards what follows
+    std::condition_variable changed = {};
+    std::deque<std::shared_ptr<BackgroundJob>> jobs = {};
+    bool ending = false;
+    std::thread thread = {};
+  };
+  static void work(Shared& shared);
 
-  Cache& cache_;
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<BackgroundJob>> jobs_;
-  bool ending_ = false;
-  std::thread thread_;
+  const pid_t owner_process_;
+  std::unique_ptr<Shared> shared_;
 };
 
 }  // namespace adamas::runtime

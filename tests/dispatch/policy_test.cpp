@@ -1,5 +1,7 @@
 // Whether prepare may compile: allow, deny, background; what a dense kernel does and how it is refreshed.
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstddef>
@@ -154,6 +156,28 @@ TEST_CASE("cpu: a context may go while its thread compiles") {
     const Kernel kernel = context.prepare("head_dim=16 budget=4", kCapacity);
     CHECK(kernel.info().state != ADAMAS_KERNEL_COMPLETE);
   }
+}
+
+TEST_CASE("cpu: a child after fork may let go of a context whose thread compiles") {
+  adamas_context* context = nullptr;
+  const ContextOptions options{.device = "cpu", .cache_dir = "", .threads = 1, .compile = ADAMAS_COMPILE_BACKGROUND};
+  REQUIRE(adamas_context_create(&options, &context) == ADAMAS_OK);
+  adamas_kernel* kernel = nullptr;
+  REQUIRE(adamas_prepare(context, "head_dim=16 budget=4", nullptr, &kCapacity, &kernel) == ADAMAS_OK);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::alarm(20);  // if it waits for a thread that does not exist
+    adamas_kernel_destroy(kernel);
+    adamas_context_destroy(context);
+    ::_exit(7);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 7);
+  adamas_kernel_destroy(kernel);
+  adamas_context_destroy(context);
 }
 
 TEST_CASE("refresh and the cache's counters check what they are given") {

@@ -29,8 +29,8 @@ using nlohmann::json;
 
 namespace {
 
-const std::vector<std::string> kSubcommands{"demo", "eval",    "calibrate", "doctor",
-                                            "emit", "compile", "bench",     "cache"};
+const std::vector<std::string> kSubcommands{"demo",  "eval",       "calibrate", "doctor", "emit", "compile",
+                                            "bench", "precompile", "specs",     "cache"};
 
 /// A small kernel set: quick to compile.
 const std::string kSpec = "head_dim=64 budget=16 kv_type=f16";
@@ -81,7 +81,7 @@ TEST_CASE("every subcommand has help with an example") {
     CHECK(help.err.empty());
     CHECK(help.out.find("Example:\n  adamas " + name) != std::string::npos);
   }
-  for (const std::string name : {"stats", "ls", "clear"}) {
+  for (const std::string name : {"stats", "ls", "verify", "prune", "clear", "pack"}) {
     CAPTURE(name);
     CHECK(adamas_cli({"cache", name, "--help"}).out.find("Example:\n  adamas cache " + name) !=
           std::string::npos);
@@ -274,7 +274,7 @@ TEST_CASE(
   const ScratchFolder folder;
   adamas::tests::write_file(folder.path() / "file", {});
   const Variable variable("ADAMAS_CACHE_DIR", folder / "file");
-  for (const std::string name : {"stats", "ls", "clear"}) {
+  for (const std::string name : {"stats", "ls", "verify", "prune", "clear"}) {
     CAPTURE(name);
     const Outcome outcome = adamas_cli({"cache", name, "--json"});
     CHECK(outcome.exit_code == 1);
