@@ -9,6 +9,7 @@
 
 #include "codegen/error.hpp"
 #include "runtime/cache/pack.hpp"
+#include "runtime/device/cpu_count.hpp"
 #include "tools/cache.hpp"
 #include "tools/text.hpp"
 
@@ -69,7 +70,7 @@ int pack(const PackOptions& options) {
   // Of several Tunings none is the one to take: who asks for none gets the default.
   for (const auto& [set, used] : tunings)
     if (used.size() == 1) writer.add_set({set.first, set.second, *used.begin()});
-  const std::uint64_t bytes = writer.write(options.out);
+  const std::uint64_t bytes = writer.write(options.out, runtime::usable_cpus());
   if (options.json) {
     print_json({{"out", options.out}, {"bytes", bytes}, {"entries", writer.entries()}, {"damaged", damaged}});
   } else {

@@ -217,7 +217,7 @@ int precompile(const PrecompileOptions& options) {
   const int jobs = options.jobs > 0 ? options.jobs : runtime::usable_cpus();
   Run run(sets, cache, options.json);
   run.work_on(jobs);
-  const std::uint64_t bytes = run.writer().write(options.out);
+  const std::uint64_t bytes = run.writer().write(options.out, jobs);
   const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
 
   const std::size_t entries = run.writer().entries(), found = entries - std::min(entries, run.compiled());

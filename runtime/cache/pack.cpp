@@ -31,8 +31,10 @@ ZSTD_DCtx* unpacker() {
   return context.get();
 }
 
-std::optional<std::vector<std::byte>> unpack(std::span<const std::byte> stored, std::size_t raw_bytes) {
+std::optional<std::vector<std::byte>> unpack(std::span<const std::byte> stored, std::size_t raw_bytes,
+                                             std::span<const std::byte> dictionary) {
   std::vector<std::byte> raw(raw_bytes);
+  ZSTD_DCtx_refPrefix(unpacker(), dictionary.data(), dictionary.size());  // for one frame
   const std::size_t got =
       ZSTD_decompressDCtx(unpacker(), raw.data(), raw.size(), stored.data(), stored.size());
   if (ZSTD_isError(got) || got != raw_bytes) return std::nullopt;
@@ -100,9 +102,10 @@ std::string Pack::load() {
                        pack_format::kSchema);
   // In 64 bits none of these sums can wrap.
   const std::uint64_t index_end = sizeof(Header) + std::uint64_t{header.entries} * sizeof(Record);
-  const std::uint64_t front_end = index_end + header.sets_stored;
+  const std::uint64_t sets_end = index_end + header.sets_stored;
+  const std::uint64_t front_end = sets_end + header.dictionary;
   if (header.file_bytes != bytes_.size() || front_end > bytes_.size() ||
-      header.sets_raw > pack_format::kMaxSetsBytes)
+      header.sets_raw > pack_format::kMaxSetsBytes || header.dictionary > pack_format::kMaxDictionaryBytes)
     return damaged;
   const auto front = bytes_.first(static_cast<std::size_t>(front_end));
   if (digest_of(front.subspan(pack_format::kCheckedFrom)) != header.checksum) return damaged;
@@ -114,10 +117,12 @@ std::string Pack::load() {
         here.raw > kMaxEntryBytes || (i > 0 && !(record(i - 1).digest < here.digest)))
       return damaged;
   }
-  const auto text = unpack(front.subspan(static_cast<std::size_t>(index_end)), header.sets_raw);
+  const auto stored_sets = front.subspan(static_cast<std::size_t>(index_end), header.sets_stored);
+  const auto text = unpack(stored_sets, header.sets_raw, {});
   auto sets = text ? parse_sets({reinterpret_cast<const char*>(text->data()), text->size()}) : std::nullopt;
   if (!sets) return damaged;
   sets_ = std::move(*sets);
+  dictionary_ = front.subspan(static_cast<std::size_t>(sets_end));
   return {};
 }
 
@@ -161,7 +166,7 @@ std::optional<Pack::Entry> Pack::read(std::size_t index) const {
   const auto stored = bytes_.subspan(static_cast<std::size_t>(where.at), where.stored);
   // Before the decompressor sees it: it need not cope with damage.
   if (!still_whole() || digest_of(stored) != where.checksum) return std::nullopt;
-  const auto raw = unpack(stored, where.raw);
+  const auto raw = unpack(stored, where.raw, dictionary_);
   if (!raw) return std::nullopt;
   const DecodedEntry entry = decode_entry(*raw);
   if (entry.state != EntryState::good || digest_of(entry.key_text) != where.digest) return std::nullopt;

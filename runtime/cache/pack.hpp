@@ -2,10 +2,13 @@
 // searched before the cache folder.
 //
 //   magic (8) | schema (4) | zero (4) | checksum (16) of what follows up to the blobs |
-//   file bytes (8) | entries (4) | stored (4) and raw (4) bytes of the sets | zero (4) |
+//   file bytes (8) | entries (4) | stored (4) and raw (4) bytes of the sets | bytes of the dictionary (4) |
 //   index, by ascending digest: digest (16) | checksum (16) of the blob | at (8) | stored (4) | raw (4)
 //   sets: a line a kernel set, zstd: target TAB Spec TAB Tuning
-//   blobs: each an entry as entry.hpp has it, zstd
+//   dictionary: keys of some entries, as they are
+//   blobs: each an entry as entry.hpp has it, zstd with that dictionary
+//
+// Keys hold whole sources, which differ in a few lines: with the dictionary they cost neither space nor time.
 //
 // Numbers are little-endian. Equal entries and sets give equal bytes: no times, no paths. A pack is mapped, never
 // copied: replace one that is in use by renaming another over it, as the writer does.
@@ -77,6 +80,7 @@ class Pack {
   std::string path_;
   FileDescriptor file_;
   std::span<const std::byte> bytes_;  ///< the mapping
+  std::span<const std::byte> dictionary_;  ///< part of it
   std::size_t entries_ = 0;
   std::vector<PackedSet> sets_;
 };
@@ -87,16 +91,17 @@ class PackWriter {
   PackWriter();
   ~PackWriter();
 
-  /// Compresses and keeps it; one of the same digest is replaced. Times are left out: they would differ from run
+  /// Keeps it; one of the same digest is replaced. Times are left out: they would differ from run
   /// to run.
   void add(EntryInfo info, std::string_view key_text, std::span<const std::byte> binary);
   void add_set(PackedSet set);
 
   std::size_t entries() const;
-  /// Makes `path` hold the pack, at once for every reader. Mode 0644 less the umask.
+  /// Compresses all and makes `path` hold the pack, at once for every reader. Mode 0644 less the umask.
+  /// @param jobs  threads that compress; they change nothing but the time
   /// @return bytes written
   /// @throws codegen::Error(ADAMAS_IO_ERROR) naming the path
-  std::uint64_t write(const std::string& path) const;
+  std::uint64_t write(const std::string& path, int jobs = 1) const;
 
  private:
   struct Impl;

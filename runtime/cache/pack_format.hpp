@@ -19,7 +19,7 @@ struct Header {
   std::uint32_t schema, zero;
   Digest checksum;
   std::uint64_t file_bytes;
-  std::uint32_t entries, sets_stored, sets_raw, zero_too;
+  std::uint32_t entries, sets_stored, sets_raw, dictionary;
 };
 static_assert(sizeof(Header) == 56);
 inline constexpr std::size_t kCheckedFrom = offsetof(Header, file_bytes);
@@ -33,5 +33,7 @@ static_assert(sizeof(Record) == 48);
 
 /// Bound on the text of the sets, which a reader unpacks as a whole.
 inline constexpr std::uint32_t kMaxSetsBytes = std::uint32_t{1} << 26;
+/// Bound on the dictionary, which is checked whenever a pack is opened.
+inline constexpr std::uint32_t kMaxDictionaryBytes = std::uint32_t{1} << 20;
 
 }  // namespace adamas::runtime::pack_format

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 #include <zstd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <mutex>
 #include <set>
 
 #include "codegen/error.hpp"
+#include "codegen/target.hpp"
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/folder.hpp"
 #include "runtime/cache/pack.hpp"
@@ -23,10 +26,16 @@ using pack_format::Record;
 // Higher levels take ten times as long for a twentieth of the size, and are no faster to unpack.
 constexpr int kCompressionLevel = 9;
 
-std::vector<std::byte> compress(std::span<const std::byte> raw) {
+using Dictionary = std::unique_ptr<ZSTD_CDict, std::size_t (*)(ZSTD_CDict*)>;
+using Compressor = std::unique_ptr<ZSTD_CCtx, std::size_t (*)(ZSTD_CCtx*)>;
+
+/// @param dictionary  null: none
+std::vector<std::byte> compress(ZSTD_CCtx* compressor, std::span<const std::byte> raw, const ZSTD_CDict* dictionary) {
   std::vector<std::byte> stored(ZSTD_compressBound(raw.size()));
   const std::size_t bytes =
-      ZSTD_compress(stored.data(), stored.size(), raw.data(), raw.size(), kCompressionLevel);
+      dictionary == nullptr
+          ? ZSTD_compressCCtx(compressor, stored.data(), stored.size(), raw.data(), raw.size(), kCompressionLevel)
+          : ZSTD_compress_usingCDict(compressor, stored.data(), stored.size(), raw.data(), raw.size(), dictionary);
   if (ZSTD_isError(bytes))
     throw codegen::Error(ADAMAS_INTERNAL, "pack", fmt::format("{} bytes", raw.size()),
                          std::string("cannot be compressed: ") + ZSTD_getErrorName(bytes));
@@ -34,16 +43,52 @@ std::vector<std::byte> compress(std::span<const std::byte> raw) {
   return stored;
 }
 
+Compressor make_compressor() { return {ZSTD_createCCtx(), ZSTD_freeCCtx}; }
+
 }  // namespace
 
 struct PackWriter::Impl {
-  struct Blob {
-    std::vector<std::byte> stored;
-    std::uint32_t raw;
+  struct Entry {
+    std::string kind;  // entries of a kind have sources that are nearly the same
+    std::string key_text;
+    std::vector<std::byte> raw;
   };
-  mutable std::mutex mutex;  // guards what follows; never held while something is compressed
-  std::map<Digest, Blob> blobs;
+  mutable std::mutex mutex;  // guards what follows
+  std::map<Digest, Entry> entries;
   std::set<PackedSet> sets;
+
+  /// The first key of each kind: what the others of the kind repeat.
+  std::string dictionary() const {
+    std::string text;
+    std::set<std::string> kinds;
+    for (const auto& [digest, entry] : entries) {
+      if (text.size() + entry.key_text.size() > pack_format::kMaxDictionaryBytes) continue;
+      if (kinds.insert(entry.kind).second) text += entry.key_text;
+    }
+    return text;
+  }
+
+  std::vector<std::vector<std::byte>> compress_all(std::string_view dictionary_text, int jobs) const {
+    const Dictionary dictionary(
+        ZSTD_createCDict(dictionary_text.data(), dictionary_text.size(), kCompressionLevel),
+        ZSTD_freeCDict);
+    std::vector<const Entry*> in_order;
+    for (const auto& [digest, entry] : entries)
+      in_order.push_back(&entry);
+    std::vector<std::vector<std::byte>> blobs(in_order.size());
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+      const Compressor compressor = make_compressor();
+      for (std::size_t i; (i = next++) < in_order.size();)
+        blobs[i] = compress(compressor.get(), in_order[i]->raw, dictionary.get());
+    };
+    std::vector<std::future<void>> threads;
+    for (int i = 0; i < jobs; ++i)
+      threads.push_back(std::async(std::launch::async, work));
+    for (auto& thread : threads)
+      thread.get();
+    return blobs;
+  }
 };
 
 PackWriter::PackWriter() : impl_(std::make_unique<Impl>()) {}
@@ -52,10 +97,10 @@ PackWriter::~PackWriter() = default;
 void PackWriter::add(EntryInfo info, std::string_view key_text, std::span<const std::byte> binary) {
   info.created_us = 0;
   info.compile_ms = 0;
-  const std::vector<std::byte> raw = encode_entry(info, key_text, binary);
-  Impl::Blob blob{compress(raw), static_cast<std::uint32_t>(raw.size())};
+  Impl::Entry entry{info.unit + (codegen::is_cuda_target(info.target) ? " cuda" : " cpu"), std::string(key_text),
+                    encode_entry(info, key_text, binary)};
   const std::lock_guard lock(impl_->mutex);
-  impl_->blobs.insert_or_assign(digest_of(key_text), std::move(blob));
+  impl_->entries.insert_or_assign(digest_of(key_text), std::move(entry));
 }
 
 void PackWriter::add_set(PackedSet set) {
@@ -65,41 +110,49 @@ void PackWriter::add_set(PackedSet set) {
 
 std::size_t PackWriter::entries() const {
   const std::lock_guard lock(impl_->mutex);
-  return impl_->blobs.size();
+  return impl_->entries.size();
 }
 
-std::uint64_t PackWriter::write(const std::string& path) const {
+std::uint64_t PackWriter::write(const std::string& path, int jobs) const {
   const std::lock_guard lock(impl_->mutex);
   std::string text;
   for (const PackedSet& set : impl_->sets)
     text += fmt::format("{}\t{}\t{}\n", set.target, set.spec, set.tuning);
-  const std::vector<std::byte> sets = compress(std::as_bytes(std::span(text)));
+  const std::vector<std::byte> sets = compress(make_compressor().get(), std::as_bytes(std::span(text)), nullptr);
+  const std::string dictionary = impl_->dictionary();
+  const std::vector<std::vector<std::byte>> blobs = impl_->compress_all(dictionary, jobs);
 
-  const std::uint64_t front_end = sizeof(Header) + impl_->blobs.size() * sizeof(Record) + sets.size();
+  const std::uint64_t front_end = sizeof(Header) + blobs.size() * sizeof(Record) + sets.size() + dictionary.size();
   std::uint64_t file_bytes = front_end;
-  for (const auto& [digest, blob] : impl_->blobs)
-    file_bytes += blob.stored.size();
+  for (const std::vector<std::byte>& blob : blobs)
+    file_bytes += blob.size();
 
   std::vector<std::byte> file(file_bytes);
-  std::byte* index = file.data() + sizeof(Header);
+  std::byte* front = file.data() + sizeof(Header);
   std::byte* out = file.data() + front_end;
-  for (const auto& [digest, blob] : impl_->blobs) {
-    const Record record{digest, digest_of(blob.stored), static_cast<std::uint64_t>(out - file.data()),
-                        static_cast<std::uint32_t>(blob.stored.size()), blob.raw};
-    std::memcpy(index, &record, sizeof record);
-    index += sizeof record;
-    std::memcpy(out, blob.stored.data(), blob.stored.size());
-    out += blob.stored.size();
+  const auto append = [](std::byte*& to, const void* from, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+    to += bytes;
+  };
+  auto blob = blobs.begin();
+  for (const auto& [digest, entry] : impl_->entries) {
+    const Record record{digest, digest_of(*blob), static_cast<std::uint64_t>(out - file.data()),
+                        static_cast<std::uint32_t>(blob->size()), static_cast<std::uint32_t>(entry.raw.size())};
+    append(front, &record, sizeof record);
+    append(out, blob->data(), blob->size());
+    ++blob;
   }
-  std::memcpy(index, sets.data(), sets.size());
+  append(front, sets.data(), sets.size());
+  append(front, dictionary.data(), dictionary.size());
 
   Header header{};
   std::memcpy(header.magic, pack_format::kMagic, sizeof header.magic);
   header.schema = pack_format::kSchema;
   header.file_bytes = file_bytes;
-  header.entries = static_cast<std::uint32_t>(impl_->blobs.size());
+  header.entries = static_cast<std::uint32_t>(blobs.size());
   header.sets_stored = static_cast<std::uint32_t>(sets.size());
   header.sets_raw = static_cast<std::uint32_t>(text.size());
+  header.dictionary = static_cast<std::uint32_t>(dictionary.size());
   std::memcpy(file.data(), &header, sizeof header);
   header.checksum =
       digest_of(std::span(file).first(static_cast<std::size_t>(front_end)).subspan(pack_format::kCheckedFrom));
