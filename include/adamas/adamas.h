@@ -164,8 +164,8 @@ typedef struct adamas_capacity {
 
 /* Compiles (or finds in the cache), loads and checks the kernels of `spec`.
  * @param spec    "key=value ..." (README: Spec); "" = every default
- * @param tuning  likewise; NULL or "" = what a pack's kernels were made with, else the target's default. Changes speed and last bits, never selections
- * Errors: INVALID_SPEC, UNSUPPORTED, INVALID_ARGUMENT (capacity), UNAVAILABLE (no compiler, or compile denied), COMPILE_FAILED, DEVICE_ERROR. */
+ * @param tuning  likewise; NULL or "" = a pack's or the target's default. Changes speed and last bits, never selections
+ * Errors: INVALID_SPEC, UNSUPPORTED, INVALID_ARGUMENT (capacity), UNAVAILABLE, COMPILE_FAILED, DEVICE_ERROR. */
 ADAMAS_API adamas_status adamas_prepare(adamas_context* ctx, const char* spec, const char* tuning,
                                         const adamas_capacity* capacity, adamas_kernel** out);
 ADAMAS_API void adamas_kernel_destroy(adamas_kernel* kernel);
