@@ -22,6 +22,8 @@ void add_doctor(CLI::App& app, Action& chosen);
 void add_emit(CLI::App& app, Action& chosen);
 void add_compile(CLI::App& app, Action& chosen);
 void add_bench(CLI::App& app, Action& chosen);
+void add_precompile(CLI::App& app, Action& chosen);
+void add_specs(CLI::App& app, Action& chosen);
 void add_cache(CLI::App& app, Action& chosen);
 
 /// The whole command line. Arguments as main() gets them.

@@ -13,12 +13,14 @@
 
 #include "codegen/error.hpp"
 #include "runtime/cache/cache.hpp"
+#include "runtime/cache/pack.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
 #include "runtime/compile/cpu_target.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"
 #include "runtime/device/cpu_count.hpp"
 #include "runtime/device/cuda_driver.hpp"
 #include "runtime/device/device.hpp"
+#include "runtime/dispatch/policy.hpp"
 #include "tools/cli.hpp"
 #include "tools/text.hpp"
 
@@ -259,6 +261,46 @@ Check check_cache() {
   return check;
 }
 
+/// Each pack of $ADAMAS_PACKS, or why it is not used.
+void check_packs(Diagnosis& diagnosis) {
+  std::vector<std::string> warnings;
+  const runtime::Cache cache(runtime::CacheOptions{
+      .directory = "", .log = [&warnings](runtime::LogLevel level, const std::string& message) {
+        if (level == runtime::LogLevel::warning) warnings.push_back(message);
+      }});
+  for (const auto& pack : cache.packs()) {
+    Check check{"pack", State::ok, {}};
+    check.detail = fmt::format("{}: {} entries, {}", pack->path(), pack->entries(), human_bytes(pack->bytes()));
+    check.facts = {{"path", pack->path()}, {"entries", pack->entries()}, {"bytes", pack->bytes()}};
+    diagnosis.checks.push_back(std::move(check));
+  }
+  for (const std::string& warning : warnings)
+    diagnosis.checks.push_back({"pack", State::problem, warning});
+}
+
+/// Whether hosts here may compile, and what all processes that used the folder counted.
+void check_compiling(Diagnosis& diagnosis) {
+  Check policy{"compile policy", State::ok, {}};
+  try {
+    const char* const names[] = {"allow", "deny", "background"};
+    policy.detail = names[static_cast<int>(runtime::parse_compile_policy(""))];
+    policy.facts = {{"policy", policy.detail}};
+    policy.detail += secure_getenv("ADAMAS_COMPILE") ? " (ADAMAS_COMPILE)" : " (ADAMAS_COMPILE is not set)";
+  } catch (const codegen::Error& error) {
+    policy.state = State::problem;
+    policy.detail = error.what();
+  }
+  diagnosis.checks.push_back(std::move(policy));
+
+  const runtime::CacheTotals totals = runtime::Cache(std::nullopt, {}).totals();
+  Check counted{"cache counters", State::ok, totals_text(totals)};
+  counted.facts = {{"since_us", totals.since_us},       {"compiles", totals.compiles},
+                   {"hits_memory", totals.hits_memory}, {"hits_pack", totals.hits_pack},
+                   {"hits_folder", totals.hits_disk},   {"waits", totals.waits},
+                   {"wait_timeouts", totals.wait_timeouts}, {"fallbacks", totals.fallbacks}};
+  diagnosis.checks.push_back(std::move(counted));
+}
+
 /// What hosts get that ask for "auto", and whether that one can prepare kernels.
 Check check_auto(const std::vector<DeviceReport>& devices) {
   Check check{"device \"auto\"", State::ok, {}};
@@ -337,7 +379,9 @@ int doctor(bool json) {
     progress.say("looking at the CPU side: features, adamas-cc");
     check_cpu(diagnosis);
   }
+  check_packs(diagnosis);
   diagnosis.checks.push_back(check_cache());
+  check_compiling(diagnosis);
   diagnosis.checks.push_back(check_auto(diagnosis.devices));
   const bool ready = std::any_of(diagnosis.devices.begin(), diagnosis.devices.end(),
                                  [](const DeviceReport& device) { return device.problem.empty(); });

@@ -5,7 +5,10 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iostream>
 #include <memory>
+#include <sstream>
 #include <system_error>
 
 #include "codegen/error.hpp"
@@ -71,6 +74,18 @@ std::vector<std::string> split_targets(const std::string& list) {
     at = comma + 1;
   }
   return targets;
+}
+
+std::string read_text(const std::string& option, const std::string& path) {
+  std::ifstream file;
+  if (path != "-") file.open(path, std::ios::binary);
+  std::istream& stream = path == "-" ? std::cin : file;
+  std::ostringstream text;
+  if (stream.good() && stream.peek() != std::istream::traits_type::eof()) text << stream.rdbuf();
+  if (stream.bad() || text.fail() || (path != "-" && !file.is_open())) {
+    throw Error(ADAMAS_IO_ERROR, option, path, std::string("cannot be read: ") + std::strerror(errno));
+  }
+  return text.str();
 }
 
 void write_output(const std::string& path, std::span<const std::byte> bytes) {

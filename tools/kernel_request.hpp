@@ -42,6 +42,9 @@ std::vector<codegen::Unit> chosen_units(const KernelOptions& options, const Kern
 /// belong to it: "x86-64:znver3:+avx2,+fma" is one target.
 std::vector<std::string> split_targets(const std::string& list);
 
+/// Reads a whole text file; "-" is standard input. @throws codegen::Error(ADAMAS_IO_ERROR) naming the path.
+std::string read_text(const std::string& option, const std::string& path);
+
 /// Writes the whole file. @throws codegen::Error(ADAMAS_IO_ERROR) naming the path.
 void write_output(const std::string& path, std::span<const std::byte> bytes);
 /// Makes the folder and those above it, if need be. @throws codegen::Error(ADAMAS_IO_ERROR)

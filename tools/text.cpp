@@ -57,6 +57,20 @@ std::string short_target(const std::string& target) {
   return first == target.npos ? target : target.substr(0, target.find(':', first + 1));
 }
 
+std::string totals_text(const runtime::CacheCounters& counters) {
+  std::string text = fmt::format("{} compiled; found {} in memory, {} in packs, {} in the folder", counters.compiles,
+                                 counters.hits_memory, counters.hits_pack, counters.hits_disk);
+  const auto add = [&text](std::uint64_t count, const char* what) {
+    if (count != 0) text += fmt::format("; {} {}", count, what);
+  };
+  add(counters.waits, "waits for another process");
+  add(counters.wait_timeouts, "of them given up");
+  add(counters.fallbacks, "kernels handed out dense");
+  add(counters.rejected, "refused by the loader");
+  add(counters.pruned, "pruned");
+  return text;
+}
+
 runtime::LogFn warnings_to_stderr() {
   return [](runtime::LogLevel level, const std::string& message) {
     if (level == runtime::LogLevel::warning) std::fprintf(stderr, "adamas: warning: %s\n", message.c_str());

@@ -21,6 +21,10 @@ std::string short_spec(const std::string& canonical);
 /// "x86-64:znver3:+sse3,...,+avx2" is shortened to "x86-64:znver3"; other targets stay.
 std::string short_target(const std::string& target);
 
+/// "12 compiled; found 40 in memory, 3 in packs, 7 in the folder; 2 waits, ...": what is zero and needs no word is
+/// left out.
+std::string totals_text(const runtime::CacheCounters& counters);
+
 /// For caches: warnings go to stderr, the rest nowhere.
 runtime::LogFn warnings_to_stderr();
 

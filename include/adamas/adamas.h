@@ -97,6 +97,15 @@ ADAMAS_API adamas_status adamas_last_error(const adamas_context* ctx, adamas_err
 typedef enum adamas_log_level { ADAMAS_LOG_INFO = 0, ADAMAS_LOG_WARNING = 1 } adamas_log_level;
 typedef void (*adamas_log_fn)(void* user, adamas_log_level level, const char* message);
 
+/* What prepare does about a kernel that is in no pack and no cache. */
+typedef enum adamas_compile_policy {
+  ADAMAS_COMPILE_DEFAULT = 0, /* $ADAMAS_COMPILE: "allow", "deny" or "background"; else allow */
+  ADAMAS_COMPILE_ALLOW = 1,   /* compiles it before prepare returns */
+  ADAMAS_COMPILE_DENY = 2,    /* fails (ADAMAS_UNAVAILABLE) with the Spec and the command line that would provide it */
+  /* makes or loads its dense part and returns; a thread compiles the rest; adamas_refresh hands out the whole */
+  ADAMAS_COMPILE_BACKGROUND = 3
+} adamas_compile_policy;
+
 typedef struct adamas_context_options {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_context_options));
   const char* device ADAMAS_ZERO; /* "auto" (the first that works), "cpu", "cuda:N"; NULL = "auto" */
@@ -105,6 +114,10 @@ typedef struct adamas_context_options {
   int32_t threads ADAMAS_ZERO; /* CPU threads of a launch, 0 = one a core; unused on CUDA */
   adamas_log_fn log ADAMAS_ZERO; /* NULL: warnings go to stderr */
   void* log_user ADAMAS_ZERO;
+  /* read-only kernel packs, searched before the cache folder: paths with ':' between them. NULL: $ADAMAS_PACKS;
+   * "": none */
+  const char* packs ADAMAS_ZERO;
+  int32_t compile ADAMAS_ZERO; /* adamas_compile_policy */
 } adamas_context_options;
 
 ADAMAS_API adamas_status adamas_context_create(const adamas_context_options* options, adamas_context** out);
@@ -117,8 +130,23 @@ typedef struct adamas_context_info {
   /* what a kernel missing from the cache would be compiled for: "sm_90a", "host" text */
   const char* target ADAMAS_ZERO;
   const char* cache_dir ADAMAS_ZERO; /* "" when kernels are kept in memory only */
+  int32_t compile ADAMAS_ZERO; /* adamas_compile_policy, never ADAMAS_COMPILE_DEFAULT */
+  int32_t packs ADAMAS_ZERO; /* packs in use */
 } adamas_context_info;
 ADAMAS_API adamas_status adamas_context_get_info(const adamas_context* ctx, adamas_context_info* info);
+
+/* Where this context's kernels came from; all units are counted, a kernel has 3 or 4. */
+typedef struct adamas_cache_counters {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_cache_counters));
+  uint64_t compiles ADAMAS_ZERO;
+  uint64_t hits_memory ADAMAS_ZERO, hits_pack ADAMAS_ZERO, hits_folder ADAMAS_ZERO;
+  uint64_t misses ADAMAS_ZERO; /* look-ups that found nothing, of targets that would only do as well included */
+  uint64_t waits ADAMAS_ZERO; /* for another process that compiled the same unit */
+  uint64_t wait_timeouts ADAMAS_ZERO; /* of these, given up: compiled here too */
+  uint64_t rejected ADAMAS_ZERO; /* binaries that the loader refused */
+  uint64_t fallbacks ADAMAS_ZERO; /* kernels handed out dense (ADAMAS_COMPILE_BACKGROUND) */
+} adamas_cache_counters;
+ADAMAS_API adamas_status adamas_cache_get_counters(const adamas_context* ctx, adamas_cache_counters* counters);
 
 /* ---- prepare: Spec -> loaded kernels ------------------------------------------------------------------- */
 
@@ -137,7 +165,7 @@ typedef struct adamas_capacity {
 
 /* Compiles (or finds in the cache), loads and checks the kernels of `spec`.
  * @param spec    "key=value ..." (README: Spec); "" = every default
- * @param tuning  likewise; NULL or "" = the target's default. Changes speed and last bits, never selections
+ * @param tuning  likewise; NULL or "" = a pack's or the target's default. Changes speed and last bits, never selections
  * Errors: INVALID_SPEC, UNSUPPORTED, INVALID_ARGUMENT (capacity), UNAVAILABLE, COMPILE_FAILED, DEVICE_ERROR. */
 ADAMAS_API adamas_status adamas_prepare(adamas_context* ctx, const char* spec, const char* tuning,
                                         const adamas_capacity* capacity, adamas_kernel** out);
@@ -152,6 +180,24 @@ ADAMAS_API adamas_status adamas_future_wait(adamas_future* future, int64_t timeo
 /* Blocks until the work has ended; the result, if never fetched, is dropped. */
 ADAMAS_API void adamas_future_destroy(adamas_future* future);
 
+/* Under ADAMAS_COMPILE_BACKGROUND a kernel may be dense at first. */
+typedef enum adamas_kernel_state {
+  ADAMAS_KERNEL_COMPLETE = 0,
+  /* The rest is being compiled. decode attends to every token, which counters.dense_requested tells, and lists no
+   * positions; dense and attend work; encode, select and codes_* are ADAMAS_UNAVAILABLE. A plan's workspace_bytes
+   * serve dense, too. */
+  ADAMAS_KERNEL_DENSE = 1,
+  ADAMAS_KERNEL_DENSE_REFRESHABLE = 2, /* likewise, and adamas_refresh has the complete one */
+  ADAMAS_KERNEL_DENSE_FAILED = 3       /* likewise, and adamas_refresh says why the compile failed */
+} adamas_kernel_state;
+
+/* The complete kernel in place of a dense one, as soon as a thread has compiled it: ADAMAS_TIMEOUT before. Loads, never
+ * compiles; the swap happens here and nowhere else. The old kernel, its plans and captured graphs stay valid and
+ * dense. Encode the whole cache with the new kernel, and make new plans, before decoding with it. A complete kernel
+ * gives another reference to itself.
+ * @param stream  a stream that the host might be capturing: refused (ADAMAS_INVALID_ARGUMENT) while it is */
+ADAMAS_API adamas_status adamas_refresh(const adamas_kernel* kernel, void* stream, adamas_kernel** out);
+
 typedef struct adamas_kernel_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_kernel_info));
   const char* spec ADAMAS_ZERO; /* canonical text, every key */
@@ -165,6 +211,7 @@ typedef struct adamas_kernel_info {
   const char* layout_id ADAMAS_ZERO;
   uint64_t code_bytes ADAMAS_ZERO; /* device memory for the codes of max_slots slots and all kv_heads */
   uint32_t code_row_bytes ADAMAS_ZERO; /* bytes of one token's codes of one head in that layout */
+  int32_t state ADAMAS_ZERO; /* adamas_kernel_state, at this moment */
 } adamas_kernel_info;
 ADAMAS_API adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_info* info);
 
@@ -336,7 +383,7 @@ typedef struct adamas_counters {
   uint64_t tokens_attended ADAMAS_ZERO; /* K/V rows attended, counted for each query head */
   /* row-heads attended densely because the row sees <= dense_below tokens */
   uint64_t dense_short ADAMAS_ZERO;
-  uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls */
+  uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls, and of decodes with a dense kernel */
   uint64_t clamped_rows ADAMAS_ZERO; /* row-heads whose length was clamped */
   uint64_t tokens_encoded ADAMAS_ZERO; /* token-heads written by encode */
 } adamas_counters;

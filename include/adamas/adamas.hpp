@@ -34,6 +34,7 @@ using CodesArgs = adamas_codes_args;
 using Call = adamas_call;
 using Counters = adamas_counters;
 using ContextOptions = adamas_context_options;
+using CacheCounters = adamas_cache_counters;
 
 /// A failed call: what adamas_last_error said.
 class Error : public std::runtime_error {
@@ -132,6 +133,15 @@ class Kernel {
     detail::check(adamas_codes_import(handle_.get(), &args, stream));
   }
 
+  /// The complete kernel in place of a dense one; empty while it is being compiled. See adamas_refresh.
+  std::optional<Kernel> refresh(void* stream = nullptr) const {
+    adamas_kernel* kernel = nullptr;
+    const adamas_status status = adamas_refresh(handle_.get(), stream, &kernel);
+    if (status == ADAMAS_TIMEOUT) return std::nullopt;
+    detail::check(status);
+    return Kernel(kernel);
+  }
+
   const adamas_kernel* get() const noexcept { return handle_.get(); }
 
  private:
@@ -218,6 +228,7 @@ class Context {
   }
 
   adamas_context_info info() const { return detail::info_of(const_get(), adamas_context_get_info); }
+  CacheCounters cache_counters() const { return detail::info_of(const_get(), adamas_cache_get_counters); }
 
   /// The only call that may compile, load or allocate.
   Kernel prepare(const std::string& spec, const Capacity& capacity, const std::string& tuning = {}) const {

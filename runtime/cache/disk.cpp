@@ -1,4 +1,5 @@
-// The cache folder: looking up, publishing, listing and clearing entries.
+// The cache folder: looking up, publishing and removing single entries. The folder as a whole:
+// disk_upkeep.cpp.
 #include "runtime/cache/disk.hpp"
 
 #include <fcntl.h>
@@ -24,17 +25,9 @@ bool is_hex(std::string_view text) {
   return text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-bool is_shard_name(std::string_view name) { return name.size() == kShardDigits && is_hex(name); }
-
 std::string entry_name(const EntryInfo& info) {
   return fmt::format("{}.{}{}", info.digest, hex(digest_of(info.compiler)).substr(0, kCompilerDigits),
                      kSuffix);
-}
-
-bool is_entry_name(std::string_view name) {
-  return name.size() == kDigestDigits + 1 + kCompilerDigits + kSuffix.size() &&
-         is_hex(name.substr(0, kDigestDigits)) && name[kDigestDigits] == '.' &&
-         is_hex(name.substr(kDigestDigits + 1, kCompilerDigits)) && name.ends_with(kSuffix);
 }
 
 std::string shard_of(const std::string& digest) { return digest.substr(0, kShardDigits); }
@@ -52,6 +45,14 @@ std::string tidy_path(const std::string& directory) {
 
 }  // namespace
 
+bool is_shard_name(std::string_view name) { return name.size() == kShardDigits && is_hex(name); }
+
+bool is_entry_name(std::string_view name) {
+  return name.size() == kDigestDigits + 1 + kCompilerDigits + kSuffix.size() &&
+         is_hex(name.substr(0, kDigestDigits)) && name[kDigestDigits] == '.' &&
+         is_hex(name.substr(kDigestDigits + 1, kCompilerDigits)) && name.ends_with(kSuffix);
+}
+
 struct Disk::Candidate {
   std::string name;
   struct stat status{};
@@ -59,7 +60,11 @@ struct Disk::Candidate {
   DecodedEntry entry;  // views into `file`: stays valid when the vector is moved
 };
 
-Disk::Disk(std::string directory, LogFn log) : directory_(tidy_path(directory)), log_(std::move(log)) {
+Disk::Disk(std::string directory, std::uint64_t max_bytes, std::chrono::seconds prune_interval, LogFn log)
+    : directory_(tidy_path(directory)),
+      max_bytes_(max_bytes),
+      prune_interval_(prune_interval),
+      log_(std::move(log)) {
   if (!directory_.empty() && !open_root()) directory_.clear();
 }
 
@@ -137,6 +142,7 @@ std::optional<Disk::Found> Disk::load(const std::string& digest, std::string_vie
         return std::pair(a.entry.info.created_us, a.name) < std::pair(b.entry.info.created_us, b.name);
       });
   if (newest == candidates.end()) return std::nullopt;
+  mark_used(shard.descriptor.get(), newest->name, newest->status);
   const std::span<const std::byte> binary = newest->entry.binary;
   return Found{newest->entry.info,
                std::make_shared<const std::vector<std::byte>>(binary.begin(), binary.end()),
@@ -159,7 +165,10 @@ std::string Disk::publish(const EntryInfo& info, std::string_view key_text,
       shard = open_shard(root, shard_name);
   }
   const int error = shard ? publish_file(shard.descriptor.get(), entry_name(info), file) : shard.error;
-  if (error == 0) return path;
+  if (error == 0) {
+    prune_if_due();
+    return path;
+  }
   // Tried again for the next kernel (a full disk may have room by then), but said once.
   warn_once("publish",
             fmt::format("cache entry {} cannot be written: {}; kernels are kept in memory only (make room "
@@ -179,76 +188,16 @@ void Disk::remove(const std::string& digest, std::string_view key_text, std::spa
       remove_if_unchanged(shard.descriptor.get(), candidate.name, candidate.status);
 }
 
-void Disk::for_each_shard(const std::function<void(int, const std::string&)>& visit) {
-  if (directory_.empty()) return;
+StateFile Disk::open_state() {
+  if (directory_.empty()) return {};
   const Opened root = open_root();
-  if (!root) return;
-  for_each_name(root.descriptor.get(), [&](const std::string& name) {
-    if (!is_shard_name(name)) return;
-    if (const Opened shard = open_shard(root, name)) visit(shard.descriptor.get(), name);
-  });
-}
-
-std::vector<CacheListing> Disk::list() {
-  std::vector<CacheListing> entries;
-  for_each_shard([&](int shard, const std::string& shard_name) {
-    for_each_name(shard, [&](const std::string& name) {
-      if (!is_entry_name(name)) return;
-      const std::string path = path_of(shard_name, name);
-      const Opened file = open_file(shard, name, path);
-      if (!file) return;
-      const auto bytes = static_cast<std::uint64_t>(file.status.st_size);
-      const auto header = read_bytes(file.descriptor, 0, std::min<std::uint64_t>(bytes, kEntryHeaderBytes));
-      const auto length = header ? metadata_bytes(*header, bytes) : std::nullopt;
-      const auto text = length ? read_bytes(file.descriptor, kEntryHeaderBytes, *length) : std::nullopt;
-      if (!text) return;
-      auto info = decode_metadata({reinterpret_cast<const char*>(text->data()), text->size()});
-      if (!info) return;
-      entries.push_back({.digest = info->digest,
-                         .unit = info->unit,
-                         .spec = info->spec,
-                         .tuning = info->tuning,
-                         .target = info->target,
-                         .compiler = info->compiler,
-                         .bytes = bytes,
-                         .compile_ms = info->compile_ms,
-                         .created_us = info->created_us,
-                         .path = path});
-    });
-  });
-  std::ranges::sort(entries, {},
-                    [](const CacheListing& entry) { return std::pair(entry.created_us, entry.path); });
-  return entries;
-}
-
-Disk::Usage Disk::usage() {
-  Usage usage;
-  for_each_shard([&](int shard, const std::string&) {
-    for_each_name(shard, [&](const std::string& name) {
-      struct stat status{};
-      if (!is_entry_name(name) || ::fstatat(shard, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) return;
-      ++usage.entries;
-      usage.bytes += static_cast<std::uint64_t>(status.st_size);
-    });
-  });
-  return usage;
-}
-
-std::uint64_t Disk::clear() {
-  std::uint64_t removed = 0;
-  for_each_shard([&](int shard, const std::string&) {
-    for_each_name(shard, [&](const std::string& name) {
-      if (!is_entry_name(name) && !is_temporary_name(name)) return;
-      if (::unlinkat(shard, name.c_str(), 0) == 0 && is_entry_name(name)) ++removed;
-    });
-  });
-  // An empty shard goes too; rmdir leaves one that holds anything else.
-  if (const Opened root = directory_.empty() ? Opened{} : open_root()) {
-    for_each_name(root.descriptor.get(), [&](const std::string& name) {
-      if (is_shard_name(name)) ::unlinkat(root.descriptor.get(), name.c_str(), AT_REMOVEDIR);
-    });
-  }
-  return removed;
+  if (!root) return {};
+  const std::string name(kStateName);
+  Opened file = open_or_create_file(root.descriptor.get(), name, path_of(name, ""));
+  // Where nothing can be written, publishing says so. What is left is somebody else's file in its place.
+  if (!file && file.error == EPERM)
+    warn_once(name, fmt::format("cache folder: {}; processes do not wait for each other", file.problem));
+  return StateFile(std::move(file.descriptor));
 }
 
 std::string Disk::path_of(const std::string& shard, const std::string& name) const {
@@ -262,6 +211,10 @@ void Disk::warn_once(const std::string& subject, const std::string& message) {
     if (!warned_.insert(subject).second) return;
   }
   if (log_) log_(LogLevel::warning, message);
+}
+
+void Disk::inform(const std::string& message) const {
+  if (log_) log_(LogLevel::info, message);
 }
 
 }  // namespace adamas::runtime

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <ctime>
 #include <memory>
 #include <system_error>
 
@@ -37,10 +38,16 @@ std::string trust_problem(const struct stat& status, const std::string& path) {
 
 Opened open_checked(int parent, const std::string& name, const std::string& shown_path, int flags) {
   Opened opened;
-  opened.descriptor =
-      FileDescriptor(::openat(parent, name.c_str(), flags | O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  const auto open_with = [&](int more) {
+    opened.descriptor = FileDescriptor(
+        ::openat(parent, name.c_str(), flags | more | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR));
+    if (!opened.descriptor) opened.error = errno;
+  };
+  // Reading is no use: the time of last use, by which entries are pruned, is set where an entry is loaded.
+  // Only the owner may ask for that.
+  open_with(O_NOATIME);
+  if (!opened.descriptor && opened.error == EPERM) open_with(0);
   if (!opened.descriptor) {
-    opened.error = errno;
     // O_DIRECTORY | O_NOFOLLOW reports a link as "not a directory".
     struct stat status{};
     const bool is_link =
@@ -49,6 +56,7 @@ Opened open_checked(int parent, const std::string& name, const std::string& show
                              : fmt::format("{}: {}", shown_path, error_text(opened.error));
     return opened;
   }
+  opened.error = 0;
   if (::fstat(opened.descriptor.get(), &opened.status) != 0) {
     opened.error = errno;
     opened.problem = fmt::format("{}: {}", shown_path, error_text(opened.error));
@@ -56,6 +64,17 @@ Opened open_checked(int parent, const std::string& name, const std::string& show
     opened.error = EPERM;
   }
   if (!opened.problem.empty()) opened.descriptor = FileDescriptor();
+  return opened;
+}
+
+Opened open_regular(int folder, const std::string& name, const std::string& shown_path, int flags) {
+  // O_NONBLOCK: a FIFO put there must not make us wait for its other end.
+  Opened opened = open_checked(folder, name, shown_path, flags | O_NONBLOCK);
+  if (opened && !S_ISREG(opened.status.st_mode)) {
+    opened.descriptor = FileDescriptor();
+    opened.error = EPERM;
+    opened.problem = fmt::format("{} is not a regular file", shown_path);
+  }
   return opened;
 }
 
@@ -80,9 +99,9 @@ int write_all(int descriptor, std::span<const std::byte> bytes) {
   return 0;
 }
 
-int write_durably(int folder, const std::string& name, std::span<const std::byte> bytes) {
-  const FileDescriptor file(::openat(
-      folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR));
+int write_durably(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode) {
+  const FileDescriptor file(
+      ::openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
   if (!file) return errno;
   if (const int error = write_all(file.get(), bytes)) return error;
   // Before the rename: after a crash the name must never lead to a file whose bytes did not arrive.
@@ -104,18 +123,23 @@ int create_folder(const std::string& path) {
 }
 
 Opened open_folder(int parent, const std::string& path, const std::string& shown_path) {
-  return open_checked(parent, path, shown_path, O_DIRECTORY);
+  return open_checked(parent, path, shown_path, O_RDONLY | O_DIRECTORY);
 }
 
 Opened open_file(int folder, const std::string& name, const std::string& shown_path) {
-  // O_NONBLOCK: a FIFO put there must not make us wait for its writer.
-  Opened opened = open_checked(folder, name, shown_path, O_NONBLOCK);
-  if (opened && !S_ISREG(opened.status.st_mode)) {
-    opened.descriptor = FileDescriptor();
-    opened.error = EPERM;
-    opened.problem = fmt::format("{} is not a regular file", shown_path);
-  }
-  return opened;
+  return open_regular(folder, name, shown_path, O_RDONLY);
+}
+
+Opened open_or_create_file(int folder, const std::string& name, const std::string& shown_path) {
+  return open_regular(folder, name, shown_path, O_RDWR | O_CREAT);
+}
+
+void mark_used(int folder, const std::string& name, const struct stat& status) {
+  // To the minute: an entry that every process of a fleet loads is not written to by each.
+  constexpr std::time_t kResolutionSeconds = 60;
+  if (std::time(nullptr) - status.st_atim.tv_sec < kResolutionSeconds) return;
+  const struct timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_OMIT}};
+  ::utimensat(folder, name.c_str(), times, AT_SYMLINK_NOFOLLOW);  // a read-only folder stays as it is
 }
 
 std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor& file, std::uint64_t offset,
@@ -131,9 +155,9 @@ std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor& file, std
   return bytes;
 }
 
-int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes) {
+int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode) {
   const std::string temporary = temporary_name();
-  int error = write_durably(folder, temporary, bytes);
+  int error = write_durably(folder, temporary, bytes, mode);
   if (error == 0 && ::renameat(folder, temporary.c_str(), folder, name.c_str()) != 0) error = errno;
   if (error != 0) {
     ::unlinkat(folder, temporary.c_str(), 0);

@@ -38,14 +38,22 @@ Opened open_folder(int parent, const std::string& path, const std::string& shown
 /// Opens a regular file under the same rules, for reading.
 Opened open_file(int folder, const std::string& name, const std::string& shown_path);
 
+/// Opens a file of our own for reading and writing, empty if it was not there. Mode 0600.
+Opened open_or_create_file(int folder, const std::string& name, const std::string& shown_path);
+
+/// Sets the time of last use of a file that was opened with this status: its access time, which nothing else
+/// here changes.
+void mark_used(int folder, const std::string& name, const struct stat& status);
+
 /// Bytes [offset, offset + size) of the file; nothing when it ends earlier or cannot be read.
 std::optional<std::vector<std::byte>> read_bytes(const FileDescriptor&, std::uint64_t offset,
                                                  std::size_t size);
 
 /// Makes `name` in the folder hold exactly these bytes, at once for every reader and lasting: temporary file
-/// in the same folder, fsync, rename, fsync of the folder. Mode 0600.
+/// in the same folder, fsync, rename, fsync of the folder.
+/// @param mode  less the umask
 /// @return 0, or the errno of the step that failed; then nothing has changed
-int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes);
+int publish_file(int folder, const std::string& name, std::span<const std::byte> bytes, mode_t mode = 0600);
 
 /// Whether `name` was made by publish_file and left behind by a process that died in it.
 bool is_temporary_name(std::string_view name);

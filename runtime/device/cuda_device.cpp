@@ -239,6 +239,17 @@ class CudaDevice final : public Device {
                "cuMemcpyDtoDAsync", fmt::format("{} bytes", bytes));
   }
 
+  bool is_capturing(Stream stream) const override {
+    const Current current(*context_);
+    current.checked();
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    const CUresult result = cuda_driver().cuStreamIsCapturing(native(stream), &status);
+    // What the legacy default stream says while another stream is captured.
+    if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) return true;
+    check_cuda(result, "cuStreamIsCapturing");
+    return status != CU_STREAM_CAPTURE_STATUS_NONE;
+  }
+
   void synchronize(Stream stream) const override {
     const Current current(*context_);
     current.checked();

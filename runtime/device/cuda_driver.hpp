@@ -37,6 +37,7 @@ namespace adamas::runtime {
   X(cuStreamSynchronize)              \
   X(cuStreamBeginCapture_v2)          \
   X(cuStreamEndCapture)               \
+  X(cuStreamIsCapturing)              \
   X(cuGraphInstantiateWithFlags)      \
   X(cuGraphGetNodes)                  \
   X(cuGraphLaunch)                    \

@@ -81,6 +81,8 @@ class Device {
   /// Enqueues a copy between two places of this device's memory, which do not overlap.
   virtual void copy_on_device(void* to, const void* from, std::uint64_t bytes, Stream) const = 0;
   virtual void synchronize(Stream) const = 0;
+  /// Whether work on the stream is being captured in a graph. The CPU captures nothing.
+  virtual bool is_capturing(Stream) const { return false; }
   virtual std::unique_ptr<OwnStream> make_stream() const = 0;
 
   /// Runs `work` with this device's context current and the caller's restored afterwards is the implementation's own

@@ -43,6 +43,46 @@ runtime::Capacity capacity_of(const adamas_capacity* given) {
           .max_slots = capacity.max_slots};
 }
 
+runtime::CompilePolicy policy_of(int32_t compile) {
+  switch (compile) {
+    case ADAMAS_COMPILE_DEFAULT:
+      return runtime::parse_compile_policy("");
+    case ADAMAS_COMPILE_ALLOW:
+      return runtime::CompilePolicy::allow;
+    case ADAMAS_COMPILE_DENY:
+      return runtime::CompilePolicy::deny;
+    case ADAMAS_COMPILE_BACKGROUND:
+      return runtime::CompilePolicy::background;
+  }
+  throw Error(ADAMAS_INVALID_ARGUMENT, "options.compile", fmt::to_string(compile),
+              "must be an adamas_compile_policy, 0..3", "0 takes $ADAMAS_COMPILE, else allows it");
+}
+
+int32_t policy_code(runtime::CompilePolicy policy) {
+  switch (policy) {
+    case runtime::CompilePolicy::deny:
+      return ADAMAS_COMPILE_DENY;
+    case runtime::CompilePolicy::background:
+      return ADAMAS_COMPILE_BACKGROUND;
+    case runtime::CompilePolicy::allow:
+      break;
+  }
+  return ADAMAS_COMPILE_ALLOW;
+}
+
+int32_t state_of(const runtime::Kernel& kernel) {
+  if (kernel.waits_for() == nullptr) return ADAMAS_KERNEL_COMPLETE;
+  switch (kernel.waits_for()->state()) {
+    case runtime::BackgroundJob::State::ready:
+      return ADAMAS_KERNEL_DENSE_REFRESHABLE;
+    case runtime::BackgroundJob::State::failed:
+      return ADAMAS_KERNEL_DENSE_FAILED;
+    case runtime::BackgroundJob::State::compiling:
+      break;
+  }
+  return ADAMAS_KERNEL_DENSE;
+}
+
 std::string text_or_empty(const char* text) { return text == nullptr ? "" : text; }
 
 adamas_kernel* make_handle(std::shared_ptr<const runtime::Kernel> kernel) {
@@ -148,10 +188,16 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
                   "must not be negative", "0 takes one for each CPU the process may use");
     }
     adamas_context handle;
-    handle.context = std::make_shared<runtime::Context>(
-        given.device == nullptr ? "auto" : given.device,
-        given.cache_dir == nullptr ? std::nullopt : std::optional<std::string>(given.cache_dir),
-        given.threads, log_function(given));
+    const auto optional_text = [](const char* text) {
+      return text == nullptr ? std::nullopt : std::optional<std::string>(text);
+    };
+    handle.context = std::make_shared<runtime::Context>(runtime::ContextConfig{
+        .device = given.device == nullptr ? "auto" : given.device,
+        .cache = {.directory = optional_text(given.cache_dir),
+                  .packs = optional_text(given.packs),
+                  .log = log_function(given)},
+        .threads = given.threads,
+        .policy = policy_of(given.compile)});
     const runtime::Device& device = handle.context->device();
     handle.device_id = device.id();
     handle.device_name = device.name();
@@ -170,8 +216,29 @@ adamas_status adamas_context_get_info(const adamas_context* ctx, adamas_context_
                                    .device = handle.device_id.c_str(),
                                    .device_name = handle.device_name.c_str(),
                                    .target = handle.target.c_str(),
-                                   .cache_dir = handle.context->cache().directory().c_str()},
+                                   .cache_dir = handle.context->cache().directory().c_str(),
+                                   .compile = policy_code(handle.context->policy()),
+                                   .packs = static_cast<int32_t>(handle.context->cache().packs().size())},
                "info");
+  });
+}
+
+adamas_status adamas_cache_get_counters(const adamas_context* ctx, adamas_cache_counters* counters) {
+  return guarded(error_scope(ctx, Magic::context), [&] {
+    const runtime::CacheCounters counted =
+        checked_handle(ctx, Magic::context, "context").context->cache().counters();
+    sized_fill(counters,
+               adamas_cache_counters{.struct_size = 0,
+                                     .compiles = counted.compiles,
+                                     .hits_memory = counted.hits_memory,
+                                     .hits_pack = counted.hits_pack,
+                                     .hits_folder = counted.hits_disk,
+                                     .misses = counted.misses,
+                                     .waits = counted.waits,
+                                     .wait_timeouts = counted.wait_timeouts,
+                                     .rejected = counted.rejected,
+                                     .fallbacks = counted.fallbacks},
+               "counters");
   });
 }
 
@@ -222,6 +289,19 @@ adamas_status adamas_future_wait(adamas_future* future, int64_t timeout_ms, adam
 
 void adamas_future_destroy(adamas_future* future) { destroy(future, Magic::future); }
 
+adamas_status adamas_refresh(const adamas_kernel* kernel, void* stream, adamas_kernel** out) {
+  return guarded(error_scope(kernel, Magic::kernel), [&] {
+    check_out(out, "out");
+    *out = nullptr;
+    live_kernel(kernel);
+    auto refreshed = runtime::Kernel::refresh(kernel->kernel, stream);
+    if (!refreshed) {
+      throw Error(ADAMAS_TIMEOUT, "kernel", "dense", "is still being compiled", "refresh again later");
+    }
+    *out = make_handle(std::move(refreshed));
+  });
+}
+
 adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_info* info) {
   return guarded(error_scope(kernel, Magic::kernel), [&] {
     const auto& handle = checked_handle(kernel, Magic::kernel, "kernel");
@@ -239,7 +319,8 @@ adamas_status adamas_kernel_get_info(const adamas_kernel* kernel, adamas_kernel_
                                   .layout_id = handle.layout_id.c_str(),
                                   .code_bytes = made.code_bytes(),
                                   .code_row_bytes = static_cast<uint32_t>(
-                                      made.device().generator().code_row_bytes(made.spec()))},
+                                      made.device().generator().code_row_bytes(made.spec())),
+                                  .state = state_of(made)},
                "info");
   });
 }

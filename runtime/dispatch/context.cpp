@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <utility>
 
 #include "codegen/error.hpp"
 
@@ -18,9 +17,11 @@ std::uint64_t next_id() {
 
 }  // namespace
 
-Context::Context(const std::string& device, std::optional<std::string> cache_dir, int threads, LogFn log)
-    : device_(open_device(device, threads)),
-      cache_(std::make_unique<Cache>(std::move(cache_dir), std::move(log))),
+Context::Context(const ContextConfig& config)
+    : device_(open_device(config.device, config.threads)),
+      cache_(std::make_unique<Cache>(config.cache)),
+      background_(std::make_unique<BackgroundCompiler>(*cache_)),
+      policy_(config.policy),
       id_(next_id()),
       process_(getpid()) {}
 

@@ -5,22 +5,30 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/device.hpp"
+#include "runtime/dispatch/background.hpp"
+#include "runtime/dispatch/policy.hpp"
 
 namespace adamas::runtime {
 
+struct ContextConfig {
+  std::string device = "auto";  ///< "auto", "cpu", "cuda:N"
+  CacheOptions cache = {};
+  int threads = 0;
+  CompilePolicy policy = CompilePolicy::allow;
+};
+
 class Context {
  public:
-  /// @param device     "auto", "cpu", "cuda:N"
-  /// @param cache_dir  none = the default folder, "" = memory only
-  Context(const std::string& device, std::optional<std::string> cache_dir, int threads, LogFn log);
+  explicit Context(const ContextConfig& config);
 
   const Device& device() const { return *device_; }
   Cache& cache() const { return *cache_; }
+  CompilePolicy policy() const { return policy_; }
+  BackgroundCompiler& background() const { return *background_; }
   /// Never 0; tells contexts apart even when an address is reused.
   std::uint64_t id() const { return id_; }
   /// @throws codegen::Error(ADAMAS_INVALID_HANDLE) in a child process: threads and driver state did not
@@ -30,6 +38,8 @@ class Context {
  private:
   std::shared_ptr<Device> device_;
   std::unique_ptr<Cache> cache_;
+  std::unique_ptr<BackgroundCompiler> background_;  // ends before the cache it fills
+  CompilePolicy policy_;
   std::uint64_t id_;
   pid_t process_;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <limits>
 #include <utility>
@@ -22,6 +23,9 @@ using Clock = std::chrono::steady_clock;
 double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
+
+/// What attends to all tokens: enough to answer while the rest is compiled.
+constexpr codegen::Unit kDenseUnit = codegen::Unit::attend;
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
 constexpr std::int64_t kMaxSlots = std::numeric_limits<std::int32_t>::max();  // slots travel as int32
@@ -50,11 +54,12 @@ struct LoadedUnit {
 
 /// A binary that the loader refuses is a miss: forget it and look again. Several compilers' binaries may lie
 /// under one key, so the next may be refused too; what was compiled just now is not.
-LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit unit) {
+/// @param compile  what a miss does
+LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit unit,
+                     const std::function<CompileResult(const CacheKey&)>& compile) {
   const Device& device = context.device();
   for (;;) {
-    const CacheEntry entry = context.cache().get(
-        {key}, [&](const CacheKey& missing) { return compile_unit(*device.compiler(), missing); });
+    const CacheEntry entry = context.cache().get({key}, compile);
     try {
       return {device.load("adamas_" + std::string(codegen::name(unit)), *entry.binary, stages_of(unit)),
               entry};
@@ -63,6 +68,21 @@ LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit 
       context.cache().reject(key, entry);
     }
   }
+}
+
+/// What the host asked for, else what a pack's kernels were compiled with, else the target's default.
+codegen::Tuning tuning_for(const Context& context, const std::string& text, const codegen::Spec& spec,
+                           const std::string& target) {
+  if (text.empty()) {
+    if (const std::string* packed = context.cache().packed_tuning(target, spec.text())) {
+      try {
+        return codegen::Tuning::parse(*packed, spec, target);
+      } catch (const Error&) {
+        // Of a version whose Tuning had other keys: its kernels are of no use either.
+      }
+    }
+  }
+  return codegen::Tuning::parse(text, spec, target);
 }
 
 }  // namespace
@@ -102,33 +122,63 @@ void Kernel::check(const Context& context, const std::string& spec_text, const s
   const auto spec = codegen::Spec::parse(spec_text);
   geometry_of(spec, capacity);
   const std::string target = device.targets().front();
-  device.generator().check(spec, codegen::Tuning::parse(tuning_text, spec, target), target);
+  device.generator().check(spec, tuning_for(context, tuning_text, spec, target), target);
 }
 
 Kernel::Kernel(std::shared_ptr<Context> context, const std::string& spec, const std::string& tuning,
-               const Capacity& capacity)
+               const Capacity& capacity, CompilePolicy policy)
     : context_(std::move(context)),
       spec_(codegen::Spec::parse(spec)),
+      tuning_text_(tuning),
       facts_(codegen::facts_of(spec_)),
       capacity_(capacity),
       geometry_(geometry_of(spec_, capacity)) {
   code_strides_ = device().generator().code_strides(spec_, capacity.kv_heads, geometry_.page_tokens);
-  load_units(tuning);
+  load_units(policy);
 }
 
 std::shared_ptr<const Kernel> Kernel::prepare(std::shared_ptr<Context> context, const std::string& spec,
                                               const std::string& tuning, const Capacity& capacity) {
   check(*context, spec, tuning, capacity);
-  return std::shared_ptr<const Kernel>(new Kernel(std::move(context), spec, tuning, capacity));
+  const CompilePolicy policy = context->policy();
+  return std::shared_ptr<const Kernel>(new Kernel(std::move(context), spec, tuning, capacity, policy));
 }
 
-void Kernel::load_units(const std::string& tuning_text) {
+std::shared_ptr<const Kernel> Kernel::refresh(const std::shared_ptr<const Kernel>& kernel, Stream stream) {
+  if (kernel->device().is_capturing(stream)) {
+    throw Error(ADAMAS_INVALID_ARGUMENT, "stream", "", "must not be captured: refresh loads kernels",
+                "refresh before the capture begins or after it has ended");
+  }
+  if (!kernel->job_) return kernel;
+  switch (kernel->job_->state()) {
+    case BackgroundJob::State::compiling:
+      return nullptr;
+    case BackgroundJob::State::failed:
+      kernel->job_->rethrow();
+    case BackgroundJob::State::ready:
+      break;
+  }
+  // All units are in the cache's memory by now. Only a binary that the loader refuses would be compiled again.
+  return std::shared_ptr<const Kernel>(new Kernel(kernel->context_, kernel->spec_.text(), kernel->tuning_text_,
+                                                  kernel->capacity_, CompilePolicy::allow));
+}
+
+void Kernel::require(codegen::Stage stage) const {
+  const codegen::Unit unit = codegen::unit_of(stage);
+  if (modules_[static_cast<std::size_t>(unit)]) return;
+  throw Error(ADAMAS_UNAVAILABLE, "kernel", std::string(codegen::name(unit)) + " of \"" + spec_.text() + "\"",
+              "is still being compiled (compile=background)",
+              "until refresh returns the complete kernel only decode, dense and attend run; then encode the whole "
+              "cache");
+}
+
+void Kernel::load_units(CompilePolicy policy) {
   const auto start = Clock::now();
   // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One
   // target for all units: their Tuning, and so their grids, must agree.
   UnitKeys keys;
   for (const std::string& target : device().targets()) {
-    const auto tuning = codegen::Tuning::parse(tuning_text, spec_, target);
+    const auto tuning = tuning_for(*context_, tuning_text_, spec_, target);
     UnitKeys candidate = unit_keys(spec_, tuning, target, *device().compiler());
     const bool cached = std::all_of(candidate.begin(), candidate.end(), [&](const CacheKey& key) {
       return context_->cache().find({key}).binary != nullptr;
@@ -142,25 +192,43 @@ void Kernel::load_units(const std::string& tuning_text) {
   }
 
   const std::vector<codegen::Unit> names = device().generator().units(spec_, tuning_, report_.target);
+  const auto compile = [&](const CacheKey& key) {
+    if (policy == CompilePolicy::deny) refuse_to_compile({key}, tuning_text_);
+    return compile_unit(*device().compiler(), key);
+  };
   std::vector<LoadedUnit> units(keys.size());
   std::vector<std::size_t> missing;
+  std::vector<CacheKey> later;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (context_->cache().find({keys[i]}).binary) {
-      units[i] = load_unit(*context_, keys[i], names[i]);
+      units[i] = load_unit(*context_, keys[i], names[i], compile);
+    } else if (policy == CompilePolicy::background && names[i] != kDenseUnit) {
+      later.push_back(keys[i]);
     } else {
       missing.push_back(i);
     }
+  }
+  if (policy == CompilePolicy::deny && !missing.empty()) {
+    std::vector<CacheKey> denied;
+    for (const std::size_t i : missing)
+      denied.push_back(keys[i]);
+    refuse_to_compile(denied, tuning_text_);
   }
   // Only misses are worth threads; each compile is independent.
   const auto compile_start = Clock::now();
   std::vector<std::future<LoadedUnit>> compiling;
   for (const std::size_t i : missing) {
-    compiling.push_back(std::async(
-        std::launch::async, [this, &keys, &names, i] { return load_unit(*context_, keys[i], names[i]); }));
+    compiling.push_back(std::async(std::launch::async, [this, &keys, &names, &compile, i] {
+      return load_unit(*context_, keys[i], names[i], compile);
+    }));
   }
   for (std::size_t n = 0; n < missing.size(); ++n)
     units[missing[n]] = compiling[n].get();
   if (!missing.empty()) report_.compile_ms = milliseconds_since(compile_start);
+  if (!later.empty()) {
+    job_ = context_->background().add(std::move(later), device().compiler());
+    context_->cache().count_fallback();
+  }
 
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (units[i].entry.origin == CacheEntry::Origin::compiled) ++report_.compiles;

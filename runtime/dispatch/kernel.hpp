@@ -46,6 +46,12 @@ class Kernel {
   static std::shared_ptr<const Kernel> prepare(std::shared_ptr<Context> context, const std::string& spec,
                                                const std::string& tuning, const Capacity& capacity);
 
+  /// The complete kernel in place of a dense one, whose plans and launches stay valid. Null while its units are
+  /// still being compiled; the same kernel if it is complete. Loads, never compiles.
+  /// @param stream  refused (ADAMAS_INVALID_ARGUMENT) while it is captured
+  /// @throws codegen::Error  why the background compile failed
+  static std::shared_ptr<const Kernel> refresh(const std::shared_ptr<const Kernel>& kernel, Stream stream);
+
   /// What prepare checks before any compile, for callers that answer at once and prepare later.
   static void check(const Context& context, const std::string& spec, const std::string& tuning,
                     const Capacity& capacity);
@@ -68,21 +74,27 @@ class Kernel {
     return *modules_[static_cast<std::size_t>(codegen::unit_of(stage))];
   }
 
+  /// What a dense kernel waits for; null when the kernel is complete.
+  const BackgroundJob* waits_for() const { return job_.get(); }
+  /// @throws codegen::Error(ADAMAS_UNAVAILABLE) when the stage is among what is still being compiled
+  void require(codegen::Stage stage) const;
+
  private:
   Kernel(std::shared_ptr<Context> context, const std::string& spec, const std::string& tuning,
-         const Capacity& capacity);
-  void load_units(const std::string& tuning_text);
+         const Capacity& capacity, CompilePolicy policy);
+  void load_units(CompilePolicy policy);
 
   std::shared_ptr<Context> context_;
   codegen::Spec spec_;
+  std::string tuning_text_;  ///< as the host gave it
   codegen::Tuning tuning_;
   codegen::Facts facts_;
   Capacity capacity_;
   Geometry geometry_;
   codegen::CodeStrides code_strides_;
   PrepareReport report_;
-  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()>
-      modules_;  ///< by unit; null if it has none
+  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;  ///< by unit; null if it has none
+  std::shared_ptr<const BackgroundJob> job_;
 };
 
 /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming the capacity at fault.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <initializer_list>
 
+#include "codegen/error.hpp"
 #include "runtime/dispatch/arguments.hpp"
 #include "templates/args.h"
 
@@ -117,6 +118,8 @@ void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call&
 
 void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape,
             const Args& args, Stream stream) {
+  for (const Stage stage : stages)
+    kernel.require(stage);
   const codegen::Generator& generator = kernel.device().generator();
   for (const Stage stage : stages) {
     const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.tuning(), shape);
@@ -142,6 +145,15 @@ void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage
   args.first_slot = request.first_slot;
   args.count = request.count;
   launch(kernel, {stage}, slots_shape(kernel, request.count), args, stream);
+}
+
+/// Every token of every row: what dense does, and decode while its own kernels are being compiled.
+void attend_to_all(const Plan& plan, const adamas_call& call, Stream stream) {
+  Args args = call_args(plan, plan.dense_workspace(), call);
+  args.all_tokens = 1;
+  codegen::Shape shape = plan.shape();
+  shape.chunks = plan.dense_workspace().chunks;
+  launch(plan.kernel(), {Stage::attend, Stage::merge}, shape, args, stream);
 }
 
 }  // namespace
@@ -192,10 +204,19 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true});
+  const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
+  if (plan.kernel().waits_for() != nullptr) {
+    if (lists_wanted) {
+      throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",
+                           "must be null while the kernel is dense (compile=background): nothing is selected",
+                           "refresh the kernel first");
+    }
+    attend_to_all(plan, call, stream);
+    return;
+  }
   Args args = call_args(plan, plan.workspace(), call);
   // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
   // only the stages do both.
-  const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
   if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
     args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
     args.positions = call.positions;
@@ -212,11 +233,7 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
 
 void dense(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.dense_workspace(), call, {.operation = "dense", .cache = true, .out = true});
-  Args args = call_args(plan, plan.dense_workspace(), call);
-  args.all_tokens = 1;
-  codegen::Shape shape = plan.shape();
-  shape.chunks = plan.dense_workspace().chunks;
-  launch(plan.kernel(), {Stage::attend, Stage::merge}, shape, args, stream);
+  attend_to_all(plan, call, stream);
 }
 
 }  // namespace adamas::runtime

@@ -32,6 +32,8 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
   const auto short_row = chunks_of(std::min(dense_below_, capacity.max_tokens), tuning.dense_chunk);
   workspace_ = layout(static_cast<int>(std::max(selected, short_row)), true);
   dense_workspace_ = layout(static_cast<int>(chunks_of(capacity.max_tokens, tuning.dense_chunk)), false);
+  // Decode attends densely while the kernel waits for its sparse units.
+  if (kernel_->waits_for() != nullptr) workspace_.bytes = std::max(workspace_.bytes, dense_workspace_.bytes);
   // Grids have limits of their own; the plan finds out, not the first launch.
   for (const auto stage : {codegen::Stage::prepare_query, codegen::Stage::scan, codegen::Stage::select,
                            codegen::Stage::attend, codegen::Stage::merge}) {

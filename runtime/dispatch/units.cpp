@@ -22,18 +22,21 @@ std::shared_ptr<Compiler> compiler_for(const std::string& target) {
   return make_cpu_compiler();
 }
 
+CacheKey unit_key(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target,
+                  codegen::Unit unit, const Compiler& compiler) {
+  return {.unit = std::string(codegen::name(unit)),
+          .spec = spec.text(),
+          .tuning = tuning.text(),
+          .source = codegen::generator_for(target).emit(spec, tuning, target, unit),
+          .target = target,
+          .options = compiler.implied_options()};
+}
+
 UnitKeys unit_keys(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target,
                    const Compiler& compiler) {
-  const codegen::Generator& generator = codegen::generator_for(target);
   UnitKeys keys;
-  for (const codegen::Unit unit : generator.units(spec, tuning, target)) {
-    keys.push_back({.unit = std::string(codegen::name(unit)),
-                    .spec = spec.text(),
-                    .tuning = tuning.text(),
-                    .source = generator.emit(spec, tuning, target, unit),
-                    .target = target,
-                    .options = compiler.implied_options()});
-  }
+  for (const codegen::Unit unit : codegen::generator_for(target).units(spec, tuning, target))
+    keys.push_back(unit_key(spec, tuning, target, unit, compiler));
   return keys;
 }
 

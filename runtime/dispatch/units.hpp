@@ -23,7 +23,10 @@ std::string resolve_target(const std::string& name);
 /// The compiler that a device of this target uses. Cheap: nothing is started or loaded yet.
 std::shared_ptr<Compiler> compiler_for(const std::string& target);
 
-/// @param compiler  its implied options are part of the keys; it is not asked to compile
+/// @param compiler  its implied options are part of the key; it is not asked to compile
+CacheKey unit_key(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target,
+                  codegen::Unit unit, const Compiler& compiler);
+/// Of all units of the kernel set.
 UnitKeys unit_keys(const codegen::Spec& spec, const codegen::Tuning& tuning, const std::string& target,
                    const Compiler& compiler);
 

@@ -8,12 +8,13 @@
 
 #include <cstdlib>
 #include <optional>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "runtime/cache/cache.hpp"
+#include "tests/cache/environment.hpp"
+#include "tests/cache/mutations.hpp"
 #include "tests/cache/support.hpp"
 
 using namespace adamas::runtime;
@@ -74,67 +75,10 @@ void give_to(const fs::path& path, uid_t owner) {
   if (::geteuid() == 0) REQUIRE(::lchown(path.c_str(), owner, static_cast<gid_t>(-1)) == 0);
 }
 
-/// An environment variable for a scope; nothing = unset.
-class Environment {
- public:
-  Environment(const char* name, std::optional<std::string> value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    set(value);
-  }
-  ~Environment() { set(old_); }
-  Environment(const Environment&) = delete;
-  Environment& operator=(const Environment&) = delete;
-
- private:
-  void set(const std::optional<std::string>& value) {
-    if (value)
-      ::setenv(name_, value->c_str(), 1);
-    else
-      ::unsetenv(name_);
-  }
-  const char* name_;
-  std::optional<std::string> old_;
-};
-
 }  // namespace
 
 TEST_CASE("no mutation of an entry is loaded, and each is mended by one compile") {
-  OneEntry entry;
-  std::mt19937 random(2510);
-  const auto pick = [&](std::size_t below) {
-    return std::uniform_int_distribution<std::size_t>(0, below - 1)(random);
-  };
-  for (int round = 0; round < 200; ++round) {
-    CAPTURE(round);
-    std::vector<std::byte> file = entry.file;
-    switch (round % 4) {
-      case 0:  // anywhere
-        file[pick(file.size())] ^= std::byte{1} << pick(8);
-        break;
-      case 1:  // in the header, where the lengths are
-        file[pick(44)] ^= std::byte{1} << pick(8);
-        break;
-      case 2:
-        file.resize(pick(file.size()));
-        break;
-      case 3: {  // a block that never reached the disk
-        const std::size_t begin = pick(file.size());
-        std::fill(file.begin() + static_cast<std::ptrdiff_t>(begin), file.end(), std::byte{0});
-        if (file == entry.file) file.push_back(std::byte{0});
-        break;
-      }
-    }
-    write_file(entry.path, file);
-    Log log;
-    CountingCompiler compiler;
-    Cache cache(entry.directory(), log.sink());
-    const CacheEntry got = cache.get({kKey}, std::ref(compiler));
-    REQUIRE(compiler.compiles == 1);
-    REQUIRE(*got.binary == CountingCompiler::binary_for(kKey));
-    CHECK(log.warnings().size() <= 1);
-    // Mended: the next process loads it.
-    REQUIRE(Cache(entry.directory(), {}).find({kKey}).origin == Origin::disk);
-  }
+  check_mutated_entries(200, 2510);
 }
 
 TEST_CASE("a damaged entry is removed with one warning that names it") {

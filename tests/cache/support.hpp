@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/cache/cache.hpp"
+#include "runtime/cache/pack.hpp"
 
 namespace adamas::tests {
 
@@ -91,10 +92,25 @@ struct CountingCompiler {
   }
 };
 
+/// A pack of what a CountingCompiler makes of the keys. @return its bytes
+inline std::uint64_t write_pack(const std::string& path, const std::vector<runtime::CacheKey>& keys,
+                                const std::vector<runtime::PackedSet>& sets = {}) {
+  runtime::PackWriter writer;
+  for (const runtime::CacheKey& key : keys) {
+    const runtime::EntryInfo info{.digest = key.digest(), .unit = key.unit, .spec = key.spec, .tuning = key.tuning,
+                                  .target = key.target, .options = key.options, .compiler = "test-cc 1.0"};
+    writer.add(info, key.text(), CountingCompiler::binary_for(key));
+  }
+  for (const runtime::PackedSet& set : sets)
+    writer.add_set(set);
+  return writer.write(path);
+}
+
+/// Without the folder's own state file.
 inline std::vector<fs::path> files_below(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const auto& item : fs::recursive_directory_iterator(folder))
-    if (item.is_regular_file()) files.push_back(item.path());
+    if (item.is_regular_file() && item.path().filename() != ".adamas-state") files.push_back(item.path());
   return files;
 }
 

@@ -152,6 +152,22 @@ TEST_CASE("cuda: strides that are no multiple of 16 bytes are refused") {
   CHECK(problem.outputs_are_poison());
 }
 
+TEST_CASE("cuda: refresh is refused while its stream is captured, and the capture goes on") {
+  const Context context("cuda:0");
+  const SmallProblem problem(context, {});
+  problem.encode();
+  const HostStream stream;
+  const Graph graph(stream, [&](CUstream captured) {
+    problem.plan.decode(problem.call(), captured);
+    const Refusal refusal = refusal_of([&] { problem.kernel.refresh(captured); });
+    CHECK(refusal.status == ADAMAS_INVALID_ARGUMENT);
+    CHECK(refusal.field == "stream");
+  });
+  graph.replay();
+  CHECK(problem.out.read<std::uint16_t>() == problem.decode().out);
+  CHECK(problem.kernel.refresh(stream.get())->info().state == ADAMAS_KERNEL_COMPLETE);
+}
+
 TEST_CASE("cuda: a captured graph follows lengths and tables in device memory, and counts every replay") {
   const Context context("cuda:0");
   const SmallProblem problem(context, {.spec = "head_dim=64 group=2 budget=16",

@@ -29,8 +29,8 @@ using nlohmann::json;
 
 namespace {
 
-const std::vector<std::string> kSubcommands{"demo", "eval",    "calibrate", "doctor",
-                                            "emit", "compile", "bench",     "cache"};
+const std::vector<std::string> kSubcommands{"demo",  "eval",       "calibrate", "doctor", "emit", "compile",
+                                            "bench", "precompile", "specs",     "cache"};
 
 /// A small kernel set: quick to compile.
 const std::string kSpec = "head_dim=64 budget=16 kv_type=f16";
@@ -81,7 +81,7 @@ TEST_CASE("every subcommand has help with an example") {
     CHECK(help.err.empty());
     CHECK(help.out.find("Example:\n  adamas " + name) != std::string::npos);
   }
-  for (const std::string name : {"stats", "ls", "clear"}) {
+  for (const std::string name : {"stats", "ls", "verify", "prune", "clear", "pack"}) {
     CAPTURE(name);
     CHECK(adamas_cli({"cache", name, "--help"}).out.find("Example:\n  adamas cache " + name) !=
           std::string::npos);
@@ -215,7 +215,8 @@ TEST_CASE("a kernel compiled for x86-64-v3 is found by prepare where there is no
 
   const Variable no_compiler("ADAMAS_CC", cache.folder / "nowhere");
   const auto context =
-      std::make_shared<adamas::runtime::Context>("cpu", cache.folder / "cache", 1, adamas::runtime::LogFn{});
+      std::make_shared<adamas::runtime::Context>(adamas::runtime::ContextConfig{
+          .device = "cpu", .cache = {.directory = cache.folder / "cache"}, .threads = 1});
   const adamas::runtime::Capacity capacity{.max_batch = 1, .kv_heads = 1, .max_tokens = 256, .max_slots = 0};
   const auto kernel = adamas::runtime::Kernel::prepare(context, kSpec, "", capacity);
   CHECK(kernel->report().target == "x86-64-v3");
@@ -273,7 +274,7 @@ TEST_CASE(
   const ScratchFolder folder;
   adamas::tests::write_file(folder.path() / "file", {});
   const Variable variable("ADAMAS_CACHE_DIR", folder / "file");
-  for (const std::string name : {"stats", "ls", "clear"}) {
+  for (const std::string name : {"stats", "ls", "verify", "prune", "clear"}) {
     CAPTURE(name);
     const Outcome outcome = adamas_cli({"cache", name, "--json"});
     CHECK(outcome.exit_code == 1);
