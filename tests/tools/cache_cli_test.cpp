@@ -164,7 +164,7 @@ TEST_CASE("precompile: what is wrong is said with its line before anything is co
       {"head_dim=16..512 budget=1..4096 group=1..32\n", "", "stands for more than"},
       {"# nothing\n", "", "must name at least one Spec"},
       {"head_dim=16,\n head_dim\n", "", ":2: "},
-      {"head_dim=16 kv_type=q8_0\n", "", "is not generated"},
+      {"head_dim=16 kv_type=q8_0\n", "", ":1: head_dim=16: must be a multiple of 32"},
       {"head_dim=16\n", "sm_80 chunk=8\n", ":1=sm_80 chunk=8"},
       {"head_dim=16\n", "\n* -> chunk=7\n", ":2: chunk=7"},
       {"head_dim=16\n", "sm_12345x -> chunk=8\n", ":1: target"},
@@ -185,6 +185,10 @@ TEST_CASE("precompile: what is wrong is said with its line before anything is co
   CHECK_FALSE(fs::exists(own.folder / "cache"));
   CHECK(adamas_cli({"precompile", "--spec", kSpec}).exit_code == 2);  // --out is missing
   CHECK(adamas_cli({"precompile", "--specs", own.folder / "nowhere", "--out", out}).exit_code == 1);
+  const Outcome refused =
+      adamas_cli({"precompile", "--spec", "head_dim=32 kv_type=q8_0", "--targets", "sm_80", "--out", out});
+  CHECK(refused.exit_code == 1);
+  CHECK(refused.err.find("is not generated") != std::string::npos);
 }
 
 TEST_CASE("cache: pack, ls, verify, prune and stats of one folder") {
