@@ -100,7 +100,7 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
              "cpu/prepare_query.hpp", "cpu/scan.hpp", "cpu/select.hpp"});
       break;
     case Unit::attend:
-      place({"cpu/math.hpp", "cpu/partial.hpp", "cpu/attend.hpp", "cpu/merge.hpp"});
+      place({"cpu/math.hpp", "cpu/partial.hpp", "cpu/weigh.hpp", "cpu/attend.hpp", "cpu/merge.hpp"});
       break;
     case Unit::decode:
       throw Error(ADAMAS_INTERNAL, "unit", std::string(name(unit)), "is no unit of CPU kernel sets");

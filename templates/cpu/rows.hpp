@@ -129,28 +129,26 @@ ADAMAS_INLINE float value_scale(const Args& args, i64 head) {
   return args.value_scale[head * args.scale_stride];
 }
 
-/// What is `offset` bytes into a page; null where the page is nowhere.
-ADAMAS_INLINE const Kv::Raw* page_memory(const Args& args, i64 page, i64 offset) {
-  const u64 address = args.page_addresses[page];
-  return address == 0 ? nullptr : reinterpret_cast<const Kv::Raw*>(address + static_cast<u64>(offset));
+/// What lies `in_page` elements into a page, which is `offset` bytes behind its own address or one of equal
+/// pages behind `base`; null where the page is nowhere.
+ADAMAS_INLINE const Kv::Raw* row_in_page(const Args& args, i64 page, const void* base, i64 page_stride,
+                                         i64 offset, i64 in_page) {
+  if constexpr (kPointers) {
+    const u64 address = args.page_addresses[page];
+    if (address == 0) return nullptr;
+    return reinterpret_cast<const Kv::Raw*>(address + static_cast<u64>(offset)) + in_page;
+  }
+  return static_cast<const Kv::Raw*>(base) + page * page_stride + in_page;
 }
 
-/// The K row of a slot; null where its page is nowhere.
+/// The K row of a slot, and the V row; null where its page is nowhere.
 ADAMAS_INLINE const Kv::Raw* key_row(const Args& args, Slot slot, i64 head) {
-  const i64 in_page = slot.token * args.key_token_stride + head * args.key_head_stride;
-  if constexpr (kPointers) {
-    const Kv::Raw* const page = page_memory(args, slot.page, args.key_offset);
-    return page == nullptr ? nullptr : page + in_page;
-  }
-  return static_cast<const Kv::Raw*>(args.keys) + slot.page * args.key_page_stride + in_page;
+  return row_in_page(args, slot.page, args.keys, args.key_page_stride, args.key_offset,
+                     slot.token * args.key_token_stride + head * args.key_head_stride);
 }
 ADAMAS_INLINE const Kv::Raw* value_row(const Args& args, Slot slot, i64 head) {
-  const i64 in_page = slot.token * args.value_token_stride + head * args.value_head_stride;
-  if constexpr (kPointers) {
-    const Kv::Raw* const page = page_memory(args, slot.page, args.value_offset);
-    return page == nullptr ? nullptr : page + in_page;
-  }
-  return static_cast<const Kv::Raw*>(args.values) + slot.page * args.value_page_stride + in_page;
+  return row_in_page(args, slot.page, args.values, args.value_page_stride, args.value_offset,
+                     slot.token * args.value_token_stride + head * args.value_head_stride);
 }
 
 /// The slot of number `number`; false for padding (any negative number) and for slots beyond the cache, which
