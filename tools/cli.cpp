@@ -111,7 +111,7 @@ int run_cli(int argc, const char* const* argv) {
   app.footer("Exit code: 0 done, 1 failed, 2 wrong usage.\n\nExample:\n  adamas doctor");
   Action action;
   for (const auto add :
-       {add_demo, add_eval, add_calibrate, add_doctor, add_emit, add_compile, add_bench, add_precompile, add_specs, add_cache}) {
+       {add_demo, add_eval, add_calibrate, add_doctor, add_emit, add_compile, add_bench, add_precompile, add_specs, add_cache, add_tune, add_tune_worker}) {
     add(app, action);
   }
   // Not an option of the frame's own: errors in the arguments themselves need to know it, too.

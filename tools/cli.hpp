@@ -25,6 +25,8 @@ void add_bench(CLI::App& app, Action& chosen);
 void add_precompile(CLI::App& app, Action& chosen);
 void add_specs(CLI::App& app, Action& chosen);
 void add_cache(CLI::App& app, Action& chosen);
+void add_tune(CLI::App& app, Action& chosen);
+void add_tune_worker(CLI::App& app, Action& chosen);
 
 /// The whole command line. Arguments as main() gets them.
 int run_cli(int argc, const char* const* argv);
