@@ -10,12 +10,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "codegen/error.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/cache/pack.hpp"
 #include "runtime/device/cpu_count.hpp"
+#include "runtime/dispatch/tuning_file.hpp"
 #include "runtime/dispatch/units.hpp"
 #include "tools/cli.hpp"
 #include "tools/kernel_request.hpp"
@@ -45,6 +47,8 @@ struct KernelSet {
   codegen::Spec spec;
   codegen::Tuning tuning;
   std::string target;
+  std::string device_name;  ///< of a tuning file: on what the Tuning was found,
+  std::optional<runtime::TunedShape> shape = std::nullopt;  ///< and for which shape
 };
 
 /// A compiler, and the identity that its entries carry; "" when it is not there.
@@ -77,15 +81,31 @@ TuningTable tunings_of(const std::string& tuning) {
   return TuningTable(tuning, read_text("tuning", tuning));
 }
 
+/// The tuning file that --tuning names, if it is one.
+runtime::TuningFile tuning_file_of(const std::string& tuning) {
+  if (tuning.empty() || !std::filesystem::exists(tuning)) return {};
+  const std::string text = read_text("tuning", tuning);
+  return text.starts_with('{') ? runtime::TuningFile::parse(tuning, text) : runtime::TuningFile();
+}
+
 /// All of it is checked before any of it is compiled.
 std::vector<KernelSet> kernel_sets(const PrecompileOptions& options) {
   const std::vector<codegen::Spec> specs = specs_of(options);
-  const TuningTable tunings = tunings_of(options.tuning);
+  const runtime::TuningFile tuned = tuning_file_of(options.tuning);
+  const TuningTable tunings = tuned.entries().empty() ? tunings_of(options.tuning) : TuningTable();
   std::vector<KernelSet> sets;
   for (const std::string& name : split_targets(options.targets)) {
     const std::string target = runtime::resolve_target(name);
     for (const codegen::Spec& spec : specs) {
-      KernelSet set{spec, tunings.tuning(spec, target, name), target};
+      bool any = false;
+      for (const runtime::TunedEntry& entry : tuned.entries()) {
+        if (entry.spec != spec.text() || entry.target != target) continue;
+        sets.push_back({spec, codegen::Tuning::parse(entry.tuning, spec, target), target, entry.device_name,
+                        entry.shape});
+        any = true;
+      }
+      if (any) continue;
+      KernelSet set{spec, tunings.tuning(spec, target, name), target, {}};
       try {
         codegen::generator_for(target).check(spec, set.tuning, target);
       } catch (const Error& error) {
@@ -117,7 +137,12 @@ class Run {
       : sets_(sets), cache_(cache), progress_(quiet) {
     for (std::size_t i = 0; i < sets.size(); ++i) {
       const KernelSet& set = sets[i];
-      writer_.add_set({set.target, set.spec.text(), set.tuning.text()});
+      runtime::PackedSet packed{.target = set.target, .spec = set.spec.text(), .tuning = set.tuning.text()};
+      if (set.shape) {
+        packed.device_name = set.device_name;
+        packed.batch = set.shape->batch, packed.kv_heads = set.shape->kv_heads, packed.tokens = set.shape->tokens;
+      }
+      writer_.add_set(std::move(packed));
       for (const codegen::Unit unit : codegen::generator_for(set.target).units(set.spec, set.tuning, set.target))
         work_.push_back({i, unit});
       if (toolchains_.contains(set.target)) continue;
@@ -252,7 +277,8 @@ void add_precompile(CLI::App& app, Action& chosen) {
   command->add_option("--targets,--target", options->targets,
                       "sm_80,sm_90a,x86-64-v3,host, ... (default: host)");
   command->add_option("--tuning", options->tuning,
-                      "a file of lines \"target [Spec keys] -> Tuning\", or one Tuning for all (key=value ...)");
+                      "a tuning file of `adamas tune`, which the pack then carries; a file of lines \"target [Spec keys] -> "
+                      "Tuning\"; or one Tuning for all (key=value ...)");
   command->add_option("--out", options->out, "the pack to write; one that is there is replaced")->required();
   command->add_option("--jobs", options->jobs, "compiles at once (default: one a CPU)")
       ->check(CLI::Range(1, 1024));

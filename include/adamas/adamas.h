@@ -118,6 +118,9 @@ typedef struct adamas_context_options {
    * "": none */
   const char* packs ADAMAS_ZERO;
   int32_t compile ADAMAS_ZERO; /* adamas_compile_policy */
+  /* tuning files of `adamas tune`: paths with ':' between them, later ones win. NULL: $ADAMAS_TUNING, else tuning.json
+   * in the cache folder; "": none. One that cannot be read is a warning */
+  const char* tuning ADAMAS_ZERO;
 } adamas_context_options;
 
 ADAMAS_API adamas_status adamas_context_create(const adamas_context_options* options, adamas_context** out);
@@ -201,7 +204,7 @@ ADAMAS_API adamas_status adamas_refresh(const adamas_kernel* kernel, void* strea
 typedef struct adamas_kernel_info {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_kernel_info));
   const char* spec ADAMAS_ZERO; /* canonical text, every key */
-  const char* tuning ADAMAS_ZERO; /* canonical text */
+  const char* tuning ADAMAS_ZERO; /* canonical text; of several in a tuning file that for the capacities */
   const char* target ADAMAS_ZERO; /* what was loaded: "sm_90a", "x86-64-v3" */
   int32_t units ADAMAS_ZERO; /* binaries that make up the kernel */
   int32_t compiles ADAMAS_ZERO; /* of these, compiled by this call; the rest came from the cache or memory */
@@ -222,6 +225,8 @@ typedef struct adamas_plan_options {
   int32_t batch ADAMAS_ZERO; /* sequences in the call, 1 .. max_batch */
   /* rows that see at most so many tokens attend to all of them; negative: the budget */
   int64_t dense_below ADAMAS_INIT(-1);
+  /* tokens that rows are expected to hold, 0 = max_tokens: which Tuning of a tuning file is taken, nothing else */
+  int64_t expected_tokens ADAMAS_ZERO;
 } adamas_plan_options;
 
 ADAMAS_API adamas_status adamas_plan_create(const adamas_kernel* kernel, const adamas_plan_options* options,
@@ -234,6 +239,7 @@ typedef struct adamas_plan_info {
   int32_t selections ADAMAS_ZERO; /* selections a row: query heads, or kv_heads in kv_head scope */
   uint64_t workspace_bytes ADAMAS_ZERO; /* for decode, select and attend; contents need no initialisation */
   uint64_t dense_workspace_bytes ADAMAS_ZERO; /* for dense */
+  const char* tuning ADAMAS_ZERO; /* what the plan launches; canonical text, lives as long as the kernel */
 } adamas_plan_info;
 ADAMAS_API adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_plan_info* info);
 

@@ -8,6 +8,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -41,16 +42,39 @@ std::optional<std::vector<std::byte>> unpack(std::span<const std::byte> stored, 
   return raw;
 }
 
+/// A whole number, or nothing.
+std::optional<std::int64_t> parse_number(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<PackedSet> parse_set(std::string_view line) {
+  std::vector<std::string_view> fields;
+  for (std::size_t begin = 0; begin <= line.size();) {
+    const std::size_t end = std::min(line.find('\t', begin), line.size());
+    fields.push_back(line.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  if (fields.size() != 3 && fields.size() != 7) return std::nullopt;
+  PackedSet set{.target = std::string(fields[0]), .spec = std::string(fields[1]), .tuning = std::string(fields[2])};
+  if (fields.size() == 3) return set;
+  const auto batch = parse_number(fields[4]), kv_heads = parse_number(fields[5]), tokens = parse_number(fields[6]);
+  if (!batch || !kv_heads || !tokens || *batch < 1 || *kv_heads < 1 || *tokens < 1) return std::nullopt;
+  set.device_name = fields[3];
+  set.batch = static_cast<int>(*batch), set.kv_heads = static_cast<int>(*kv_heads), set.tokens = *tokens;
+  return set;
+}
+
 std::optional<std::vector<PackedSet>> parse_sets(std::string_view text) {
   std::vector<PackedSet> sets;
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    const std::size_t first = line.find('\t');
-    const std::size_t second = first == line.npos ? line.npos : line.find('\t', first + 1);
-    if (end == text.npos || second == line.npos) return std::nullopt;
-    sets.push_back({std::string(line.substr(0, first)), std::string(line.substr(first + 1, second - first - 1)),
-                    std::string(line.substr(second + 1))});
+    if (end == text.npos) return std::nullopt;
+    std::optional<PackedSet> set = parse_set(text.substr(0, end));
+    if (!set) return std::nullopt;
+    sets.push_back(std::move(*set));
     text.remove_prefix(end + 1);
   }
   if (!std::ranges::is_sorted(sets)) return std::nullopt;
@@ -157,7 +181,7 @@ std::optional<Pack::Entry> Pack::find(std::string_view digest, std::string_view 
 }
 
 const std::string* Pack::tuning(const std::string& target, const std::string& spec) const {
-  const auto found = std::ranges::lower_bound(sets_, PackedSet{target, spec, {}});
+  const auto found = std::ranges::lower_bound(sets_, PackedSet{.target = target, .spec = spec, .tuning = {}});
   return found != sets_.end() && found->target == target && found->spec == spec ? &found->tuning : nullptr;
 }
 

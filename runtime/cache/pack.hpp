@@ -4,7 +4,8 @@
 //   magic (8) | schema (4) | zero (4) | checksum (16) of what follows up to the blobs |
 //   file bytes (8) | entries (4) | stored (4) and raw (4) bytes of the sets | bytes of the dictionary (4) |
 //   index, by ascending digest: digest (16) | checksum (16) of the blob | at (8) | stored (4) | raw (4)
-//   sets: a line a kernel set, zstd: target TAB Spec TAB Tuning
+//   sets: a line a kernel set, zstd: target TAB Spec TAB Tuning, and for a shape that was tuned
+//     TAB device TAB batch TAB kv_heads TAB tokens
 //   dictionary: keys of some entries, as they are
 //   blobs: each an entry as entry.hpp has it, zstd with that dictionary
 //
@@ -33,6 +34,10 @@ namespace adamas::runtime {
 /// A kernel set that a pack was made for, and the Tuning it was given.
 struct PackedSet {
   std::string target, spec, tuning;  ///< canonical texts
+  // The shape that this Tuning was found for, and on what; batch 0: it is for all.
+  std::string device_name = {};
+  int batch = 0, kv_heads = 0;
+  std::int64_t tokens = 0;
   auto operator<=>(const PackedSet&) const = default;
 };
 

@@ -116,8 +116,12 @@ std::size_t PackWriter::entries() const {
 std::uint64_t PackWriter::write(const std::string& path, int jobs) const {
   const std::lock_guard lock(impl_->mutex);
   std::string text;
-  for (const PackedSet& set : impl_->sets)
-    text += fmt::format("{}\t{}\t{}\n", set.target, set.spec, set.tuning);
+  for (const PackedSet& set : impl_->sets) {
+    text += fmt::format("{}\t{}\t{}", set.target, set.spec, set.tuning);
+    if (set.batch > 0)
+      text += fmt::format("\t{}\t{}\t{}\t{}", set.device_name, set.batch, set.kv_heads, set.tokens);
+    text += '\n';
+  }
   const std::vector<std::byte> sets = compress(make_compressor().get(), std::as_bytes(std::span(text)), nullptr);
   const std::string dictionary = impl_->dictionary();
   const std::vector<std::vector<std::byte>> blobs = impl_->compress_all(dictionary, jobs);

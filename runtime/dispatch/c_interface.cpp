@@ -197,7 +197,8 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
                   .packs = optional_text(given.packs),
                   .log = log_function(given)},
         .threads = given.threads,
-        .policy = policy_of(given.compile)});
+        .policy = policy_of(given.compile),
+        .tuning = optional_text(given.tuning)});
     const runtime::Device& device = handle.context->device();
     handle.device_id = device.id();
     handle.device_name = device.name();
@@ -333,7 +334,8 @@ adamas_status adamas_plan_create(const adamas_kernel* kernel, const adamas_plan_
     live_kernel(kernel);
     const auto given = sized_copy(options, "options");
     adamas_plan handle;
-    handle.plan = std::make_shared<const runtime::Plan>(kernel->kernel, given.batch, given.dense_below);
+    handle.plan = std::make_shared<const runtime::Plan>(kernel->kernel, given.batch, given.dense_below,
+                                                          given.expected_tokens);
     *out = HandleStore<adamas_plan>::put(std::move(handle));
   });
 }
@@ -348,7 +350,8 @@ adamas_status adamas_plan_get_info(const adamas_plan* plan, adamas_plan_info* in
                                 .rows = made.rows(),
                                 .selections = made.kernel().selections(),
                                 .workspace_bytes = made.workspace().bytes,
-                                .dense_workspace_bytes = made.dense_workspace().bytes},
+                                .dense_workspace_bytes = made.dense_workspace().bytes,
+                                .tuning = made.kernel().variants()[made.variant()].text.c_str()},
                "info");
   });
 }

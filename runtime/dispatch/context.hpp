@@ -5,12 +5,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/dispatch/background.hpp"
 #include "runtime/dispatch/policy.hpp"
+#include "runtime/dispatch/tuning_file.hpp"
 
 namespace adamas::runtime {
 
@@ -19,6 +21,8 @@ struct ContextConfig {
   CacheOptions cache = {};
   int threads = 0;
   CompilePolicy policy = CompilePolicy::allow;
+  /// Tuning files, ':' between them, later ones win; nothing: $ADAMAS_TUNING, else the cache folder's tuning.json.
+  std::optional<std::string> tuning = std::nullopt;
 };
 
 class Context {
@@ -28,6 +32,7 @@ class Context {
   const Device& device() const { return *device_; }
   Cache& cache() const { return *cache_; }
   CompilePolicy policy() const { return policy_; }
+  const TuningFile& tunings() const { return tunings_; }
   BackgroundCompiler& background() const { return *background_; }
   /// Never 0; tells contexts apart even when an address is reused.
   std::uint64_t id() const { return id_; }
@@ -40,6 +45,7 @@ class Context {
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<BackgroundCompiler> background_;  // ends before the cache it fills
   CompilePolicy policy_;
+  TuningFile tunings_;
   std::uint64_t id_;
   pid_t process_;
 };

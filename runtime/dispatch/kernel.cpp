@@ -39,6 +39,11 @@ void check_range(const char* field, T value, T low, T high) {
   }
 }
 
+/// The largest launch that capacities allow.
+TunedShape shape_of(const Capacity& capacity) {
+  return {.batch = capacity.max_batch, .kv_heads = capacity.kv_heads, .tokens = capacity.max_tokens};
+}
+
 std::vector<codegen::Stage> stages_of(codegen::Unit unit) {
   std::vector<codegen::Stage> stages;
   for (const auto stage : codegen::kStages) {
@@ -70,19 +75,25 @@ LoadedUnit load_unit(const Context& context, const CacheKey& key, codegen::Unit 
   }
 }
 
-/// What the host asked for, else what a pack's kernels were compiled with, else the target's default.
-codegen::Tuning tuning_for(const Context& context, const std::string& text, const codegen::Spec& spec,
-                           const std::string& target) {
-  if (text.empty()) {
-    if (const std::string* packed = context.cache().packed_tuning(target, spec.text())) {
-      try {
-        return codegen::Tuning::parse(*packed, spec, target);
-      } catch (const Error&) {
-        // Of a version whose Tuning had other keys: its kernels are of no use either.
-      }
+/// One unit of one variant.
+struct WantedUnit {
+  std::size_t variant;
+  codegen::Unit unit;
+  CacheKey key;
+};
+
+/// Plans launch all units but encode, which is the same in all variants.
+std::vector<WantedUnit> wanted_units(const codegen::Spec& spec, const std::vector<codegen::Tuning>& tunings,
+                                     const std::string& target, const Compiler& compiler) {
+  std::vector<WantedUnit> wanted;
+  for (std::size_t variant = 0; variant < tunings.size(); ++variant) {
+    for (const codegen::Unit unit :
+         codegen::generator_for(target).units(spec, tunings[variant], target)) {
+      if (variant > 0 && unit == codegen::Unit::encode) continue;
+      wanted.push_back({variant, unit, unit_key(spec, tunings[variant], target, unit, compiler)});
     }
   }
-  return codegen::Tuning::parse(text, spec, target);
+  return wanted;
 }
 
 }  // namespace
@@ -122,7 +133,8 @@ void Kernel::check(const Context& context, const std::string& spec_text, const s
   const auto spec = codegen::Spec::parse(spec_text);
   geometry_of(spec, capacity);
   const std::string target = device.targets().front();
-  device.generator().check(spec, tuning_for(context, tuning_text, spec, target), target);
+  for (const codegen::Tuning& tuning : kernel_tunings(context, tuning_text, spec, target, shape_of(capacity)).tunings)
+    device.generator().check(spec, tuning, target);
 }
 
 Kernel::Kernel(std::shared_ptr<Context> context, const std::string& spec, const std::string& tuning,
@@ -165,7 +177,7 @@ std::shared_ptr<const Kernel> Kernel::refresh(const std::shared_ptr<const Kernel
 
 void Kernel::require(codegen::Stage stage) const {
   const codegen::Unit unit = codegen::unit_of(stage);
-  if (modules_[static_cast<std::size_t>(unit)]) return;
+  if (variants_.front().modules[static_cast<std::size_t>(unit)]) return;
   throw Error(ADAMAS_UNAVAILABLE, "kernel", std::string(codegen::name(unit)) + " of \"" + spec_.text() + "\"",
               "is still being compiled (compile=background)",
               "until refresh returns the complete kernel only decode, dense and attend run; then encode the whole "
@@ -176,34 +188,38 @@ void Kernel::load_units(CompilePolicy policy) {
   const auto start = Clock::now();
   // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One
   // target for all units: their Tuning, and so their grids, must agree.
-  UnitKeys keys;
+  std::vector<WantedUnit> wanted;
   for (const std::string& target : device().targets()) {
-    const auto tuning = tuning_for(*context_, tuning_text_, spec_, target);
-    UnitKeys candidate = unit_keys(spec_, tuning, target, *device().compiler());
-    const bool cached = std::all_of(candidate.begin(), candidate.end(), [&](const CacheKey& key) {
-      return context_->cache().find({key}).binary != nullptr;
+    KernelTunings tunings = kernel_tunings(*context_, tuning_text_, spec_, target, shape_of(capacity_));
+    std::vector<WantedUnit> candidate = wanted_units(spec_, tunings.tunings, target, *device().compiler());
+    const bool cached = std::all_of(candidate.begin(), candidate.end(), [&](const WantedUnit& unit) {
+      return context_->cache().find({unit.key}).binary != nullptr;
     });
     if (cached || report_.target.empty()) {
       report_.target = target;
-      tuning_ = tuning;
-      keys = std::move(candidate);
+      variants_.clear();
+      for (const codegen::Tuning& tuning : tunings.tunings)
+        variants_.push_back({tuning, tuning.text(), {}});
+      tuned_ = std::move(tunings.tuned);
+      wanted = std::move(candidate);
     }
     if (cached) break;
   }
 
-  const std::vector<codegen::Unit> names = device().generator().units(spec_, tuning_, report_.target);
+  // Those who are to provide it must be told the Tuning, if it is not the default.
+  const std::string told = tuned_.empty() ? tuning_text_ : variants_.front().text;
   const auto compile = [&](const CacheKey& key) {
-    if (policy == CompilePolicy::deny) refuse_to_compile({key}, tuning_text_);
+    if (policy == CompilePolicy::deny) refuse_to_compile({key}, told);
     return compile_unit(*device().compiler(), key);
   };
-  std::vector<LoadedUnit> units(keys.size());
+  std::vector<LoadedUnit> units(wanted.size());
   std::vector<std::size_t> missing;
   std::vector<CacheKey> later;
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (context_->cache().find({keys[i]}).binary) {
-      units[i] = load_unit(*context_, keys[i], names[i], compile);
-    } else if (policy == CompilePolicy::background && names[i] != kDenseUnit) {
-      later.push_back(keys[i]);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (context_->cache().find({wanted[i].key}).binary) {
+      units[i] = load_unit(*context_, wanted[i].key, wanted[i].unit, compile);
+    } else if (policy == CompilePolicy::background && wanted[i].unit != kDenseUnit) {
+      later.push_back(wanted[i].key);
     } else {
       missing.push_back(i);
     }
@@ -211,15 +227,15 @@ void Kernel::load_units(CompilePolicy policy) {
   if (policy == CompilePolicy::deny && !missing.empty()) {
     std::vector<CacheKey> denied;
     for (const std::size_t i : missing)
-      denied.push_back(keys[i]);
-    refuse_to_compile(denied, tuning_text_);
+      denied.push_back(wanted[i].key);
+    refuse_to_compile(denied, told);
   }
   // Only misses are worth threads; each compile is independent.
   const auto compile_start = Clock::now();
   std::vector<std::future<LoadedUnit>> compiling;
   for (const std::size_t i : missing) {
-    compiling.push_back(std::async(std::launch::async, [this, &keys, &names, &compile, i] {
-      return load_unit(*context_, keys[i], names[i], compile);
+    compiling.push_back(std::async(std::launch::async, [this, &wanted, &compile, i] {
+      return load_unit(*context_, wanted[i].key, wanted[i].unit, compile);
     }));
   }
   for (std::size_t n = 0; n < missing.size(); ++n)
@@ -232,10 +248,14 @@ void Kernel::load_units(CompilePolicy policy) {
 
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (units[i].entry.origin == CacheEntry::Origin::compiled) ++report_.compiles;
-    modules_[static_cast<std::size_t>(names[i])] = units[i].module;
+    variants_[wanted[i].variant].modules[static_cast<std::size_t>(wanted[i].unit)] = units[i].module;
   }
   report_.units = static_cast<int>(units.size());
   report_.load_ms = milliseconds_since(start) - report_.compile_ms;
+}
+
+std::size_t Kernel::variant_for(int batch, std::int64_t tokens) const {
+  return nearest_variant(tuned_, {.batch = batch, .kv_heads = capacity_.kv_heads, .tokens = tokens});
 }
 
 std::uint64_t Kernel::code_bytes() const {

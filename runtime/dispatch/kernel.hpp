@@ -3,13 +3,16 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "codegen/facts.hpp"
 #include "codegen/generator.hpp"
 #include "runtime/dispatch/context.hpp"
+#include "runtime/dispatch/kernel_tunings.hpp"
 
 namespace adamas::runtime {
 
@@ -40,6 +43,14 @@ struct PrepareReport {
   double load_ms = 0;
 };
 
+/// The stages of a kernel with one Tuning.
+struct KernelVariant {
+  codegen::Tuning tuning;
+  std::string text;  ///< canonical, of the Tuning
+  /// By unit; null if it has none. Only the first variant has what plans do not launch.
+  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules;
+};
+
 class Kernel {
  public:
   /// The only call that may compile, load or allocate. @throws codegen::Error.
@@ -59,7 +70,11 @@ class Kernel {
   Context& context() const { return *context_; }
   const Device& device() const { return context_->device(); }
   const codegen::Spec& spec() const { return spec_; }
-  const codegen::Tuning& tuning() const { return tuning_; }
+  /// What the host asked for; else what the context's tuning file has for the capacities, or the default.
+  const codegen::Tuning& tuning() const { return variants_.front().tuning; }
+  const std::vector<KernelVariant>& variants() const { return variants_; }
+  /// The variant that is best for a shape: that of the nearest one in the tuning file.
+  std::size_t variant_for(int batch, std::int64_t tokens) const;
   const codegen::Facts& facts() const { return facts_; }
   const Capacity& capacity() const { return capacity_; }
   const Geometry& geometry() const { return geometry_; }
@@ -70,8 +85,8 @@ class Kernel {
   int selections() const { return capacity_.kv_heads * facts_.selections_per_kv_head; }
   std::uint64_t code_bytes() const;
 
-  const Module& module(codegen::Stage stage) const {
-    return *modules_[static_cast<std::size_t>(codegen::unit_of(stage))];
+  const Module& module(codegen::Stage stage, std::size_t variant = 0) const {
+    return *variants_[variant].modules[static_cast<std::size_t>(codegen::unit_of(stage))];
   }
 
   /// What a dense kernel waits for; null when the kernel is complete.
@@ -87,13 +102,13 @@ class Kernel {
   std::shared_ptr<Context> context_;
   codegen::Spec spec_;
   std::string tuning_text_;  ///< as the host gave it
-  codegen::Tuning tuning_;
   codegen::Facts facts_;
   Capacity capacity_;
   Geometry geometry_;
   codegen::CodeStrides code_strides_;
   PrepareReport report_;
-  std::array<std::shared_ptr<const Module>, codegen::kUnits.size()> modules_;  ///< by unit; null if it has none
+  std::vector<KernelVariant> variants_;
+  std::vector<TunedVariant> tuned_;  ///< shapes of the tuning file; empty: the first variant for all
   std::shared_ptr<const BackgroundJob> job_;
 };
 

@@ -116,15 +116,20 @@ void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call&
   args.counts = call.counts != nullptr ? call.counts : reinterpret_cast<int*>(workspace + layout.counts);
 }
 
-void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape,
-            const Args& args, Stream stream) {
+void launch(const Kernel& kernel, std::size_t variant, std::initializer_list<Stage> stages,
+            const codegen::Shape& shape, const Args& args, Stream stream) {
   for (const Stage stage : stages)
     kernel.require(stage);
   const codegen::Generator& generator = kernel.device().generator();
   for (const Stage stage : stages) {
-    const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.tuning(), shape);
-    kernel.module(stage).launch(stage, grid, args, stream);
+    const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.variants()[variant].tuning, shape);
+    kernel.module(stage, variant).launch(stage, grid, args, stream);
   }
+}
+
+void launch(const Plan& plan, std::initializer_list<Stage> stages, const codegen::Shape& shape,
+            const Args& args, Stream stream) {
+  launch(plan.kernel(), plan.variant(), stages, shape, args, stream);
 }
 
 /// What a launch over `count` slots is sized by; batch and chunks play no part in it.
@@ -144,7 +149,7 @@ void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage
   args.bytes = request.bytes;
   args.first_slot = request.first_slot;
   args.count = request.count;
-  launch(kernel, {stage}, slots_shape(kernel, request.count), args, stream);
+  launch(kernel, 0, {stage}, slots_shape(kernel, request.count), args, stream);
 }
 
 /// Every token of every row: what dense does, and decode while its own kernels are being compiled.
@@ -153,7 +158,7 @@ void attend_to_all(const Plan& plan, const adamas_call& call, Stream stream) {
   args.all_tokens = 1;
   codegen::Shape shape = plan.shape();
   shape.chunks = plan.dense_workspace().chunks;
-  launch(plan.kernel(), {Stage::attend, Stage::merge}, shape, args, stream);
+  launch(plan, {Stage::attend, Stage::merge}, shape, args, stream);
 }
 
 }  // namespace
@@ -169,7 +174,7 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   args.count = request.count;
   args.key_thresholds = request.key_thresholds;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
-  launch(kernel, {Stage::encode}, slots_shape(kernel, request.count), args, stream);
+  launch(kernel, 0, {Stage::encode}, slots_shape(kernel, request.count), args, stream);
 }
 
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
@@ -188,7 +193,7 @@ void select(const Plan& plan, const adamas_call& call, Stream stream) {
       nullptr;  // select has none, whatever the caller's block holds: by this its last stage knows to count
   args.out_scores = call.scores;
   args.query_codes = call.query_codes;
-  launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select}, plan.shape(), args, stream);
+  launch(plan, {Stage::prepare_query, Stage::scan, Stage::select}, plan.shape(), args, stream);
 }
 
 void attend(const Plan& plan, const adamas_call& call, Stream stream) {
@@ -198,7 +203,7 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
   args.positions = call.positions;
   args.counts = call.counts;
   args.dense_below = 0;  // the list is what the host wants attended, however short the row
-  launch(plan.kernel(), {Stage::attend, Stage::merge}, plan.shape(), args, stream);
+  launch(plan, {Stage::attend, Stage::merge}, plan.shape(), args, stream);
 }
 
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
@@ -222,13 +227,13 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     args.positions = call.positions;
     args.counts = call.counts;
     args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
-    plan.kernel().module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
+    plan.module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
     return;
   }
   put_selection(args, plan.workspace(), call);
   args.skip_short_rows = lists_wanted ? 0 : 1;
-  launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
-         plan.shape(), args, stream);
+  launch(plan, {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge}, plan.shape(),
+         args, stream);
 }
 
 void dense(const Plan& plan, const adamas_call& call, Stream stream) {

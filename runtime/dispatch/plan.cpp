@@ -17,16 +17,22 @@ std::int64_t chunks_of(std::int64_t tokens, int chunk) { return (tokens + chunk 
 
 }  // namespace
 
-Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below)
-    : kernel_(std::move(kernel)), batch_(batch), dense_below_(dense_below) {
+Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below, std::int64_t tokens)
+    : kernel_(std::move(kernel)), variant_(0), batch_(batch), dense_below_(dense_below) {
   const Capacity& capacity = kernel_->capacity();
   if (batch < 1 || batch > capacity.max_batch) {
     throw codegen::Error(ADAMAS_INVALID_ARGUMENT, "plan.batch", fmt::to_string(batch),
                          fmt::format("must be 1..{}, the kernel's max_batch", capacity.max_batch),
                          "prepare with a larger capacity");
   }
+  if (tokens < 0 || tokens > capacity.max_tokens) {
+    throw codegen::Error(ADAMAS_INVALID_ARGUMENT, "plan.expected_tokens", fmt::to_string(tokens),
+                         fmt::format("must be 0..{}, the kernel's max_tokens", capacity.max_tokens),
+                         "0 stands for max_tokens");
+  }
+  variant_ = kernel_->variant_for(batch, tokens > 0 ? tokens : capacity.max_tokens);
   const codegen::Spec& spec = kernel_->spec();
-  const codegen::Tuning& tuning = kernel_->tuning();
+  const codegen::Tuning& tuning = this->tuning();
   if (dense_below_ < 0) dense_below_ = spec.budget;
   const auto selected = chunks_of(spec.budget, tuning.chunk);
   const auto short_row = chunks_of(std::min(dense_below_, capacity.max_tokens), tuning.dense_chunk);
@@ -58,7 +64,7 @@ WorkspaceLayout Plan::layout(int chunks, bool selects) const {
   };
   if (selects) {
     const codegen::Generator& generator = kernel_->device().generator();
-    layout.score_stride = generator.score_stride(spec, kernel_->tuning(), kernel_->capacity().max_tokens);
+    layout.score_stride = generator.score_stride(spec, tuning(), kernel_->capacity().max_tokens);
     layout.prepared = part(row_heads * generator.prepared_query_bytes(spec));
     layout.order_keys = part(row_selections * layout.score_stride * kernel_->facts().key_bytes);
     layout.positions = part(row_selections * spec.budget * sizeof(std::int32_t));

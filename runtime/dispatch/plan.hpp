@@ -20,10 +20,15 @@ struct WorkspaceLayout {
 
 class Plan {
  public:
-  /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) for a batch beyond the kernel's capacity.
-  Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below);
+  /// @param tokens  that rows are expected to hold, 0 = the capacity: decides which Tuning is taken, nothing
+  /// else
+  /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) for a batch or tokens beyond the kernel's capacity.
+  Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_below, std::int64_t tokens = 0);
 
   const Kernel& kernel() const { return *kernel_; }
+  std::size_t variant() const { return variant_; }  ///< of the kernel
+  const codegen::Tuning& tuning() const { return kernel_->variants()[variant_].tuning; }
+  const Module& module(codegen::Stage stage) const { return kernel_->module(stage, variant_); }
   int batch() const { return batch_; }
   int rows() const { return batch_ * kernel_->spec().query_rows; }
   std::int64_t dense_below() const { return dense_below_; }
@@ -40,6 +45,7 @@ class Plan {
   WorkspaceLayout layout(int chunks, bool selects) const;
 
   std::shared_ptr<const Kernel> kernel_;
+  std::size_t variant_;
   int batch_;
   std::int64_t dense_below_;
   WorkspaceLayout workspace_, dense_workspace_;

@@ -30,7 +30,7 @@ struct TunedEntry {
   TunedShape shape;
   std::string tuning;  ///< canonical
   // On what it was found, and what it took there, in microseconds a step; 0 = not measured.
-  std::string device_name, driver, library;
+  std::string device_name = {}, driver = {}, library = {};
   double us = 0, default_us = 0, dense_us = 0;
 };
 
