@@ -18,7 +18,7 @@ std::uint64_t next_id() {
 }  // namespace
 
 Context::Context(const ContextConfig& config)
-    : device_(open_device(config.device, config.threads)),
+    : device_(open_device(config.device, config.threads, config.parallel_for)),
       cache_(std::make_unique<Cache>(config.cache)),
       background_(std::make_unique<BackgroundCompiler>(*cache_)),
       policy_(config.policy),

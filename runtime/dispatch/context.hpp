@@ -18,6 +18,7 @@ struct ContextConfig {
   std::string device = "auto";  ///< "auto", "cpu", "cuda:N"
   CacheOptions cache = {};
   int threads = 0;
+  HostParallelFor parallel_for = {};
   CompilePolicy policy = CompilePolicy::allow;
 };
 

@@ -1,9 +1,12 @@
 // Operations: caller's arguments -> checked -> kernel arguments -> stages. See operations.hpp.
 #include "runtime/dispatch/operations.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <initializer_list>
+#include <span>
+#include <string>
 
 #include "codegen/error.hpp"
 #include "runtime/dispatch/arguments.hpp"
@@ -116,7 +119,7 @@ void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call&
   args.counts = call.counts != nullptr ? call.counts : reinterpret_cast<int*>(workspace + layout.counts);
 }
 
-void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape,
+void launch(const Kernel& kernel, std::span<const Stage> stages, const codegen::Shape& shape,
             const Args& args, Stream stream) {
   for (const Stage stage : stages)
     kernel.require(stage);
@@ -125,6 +128,11 @@ void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const cod
     const codegen::Grid grid = generator.grid(stage, kernel.spec(), kernel.tuning(), shape);
     kernel.module(stage).launch(stage, grid, args, stream);
   }
+}
+
+void launch(const Kernel& kernel, std::initializer_list<Stage> stages, const codegen::Shape& shape,
+            const Args& args, Stream stream) {
+  launch(kernel, std::span(stages.begin(), stages.size()), shape, args, stream);
 }
 
 /// What a launch over `count` slots is sized by; batch and chunks play no part in it.
@@ -145,6 +153,17 @@ void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage
   args.first_slot = request.first_slot;
   args.count = request.count;
   launch(kernel, {stage}, slots_shape(kernel, request.count), args, stream);
+}
+
+bool wants_lists(const adamas_call& call) { return call.positions != nullptr || call.counts != nullptr; }
+
+/// Stages of kDecodeStages.
+void decode_by_stages(const Plan& plan, const adamas_call& call, std::span<const Stage> stages,
+                      Stream stream) {
+  Args args = call_args(plan, plan.workspace(), call);
+  put_selection(args, plan.workspace(), call);
+  args.skip_short_rows = wants_lists(call) ? 0 : 1;
+  launch(plan.kernel(), stages, plan.shape(), args, stream);
 }
 
 /// Every token of every row: what dense does, and decode while its own kernels are being compiled.
@@ -204,9 +223,8 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true});
-  const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
   if (plan.kernel().waits_for() != nullptr) {
-    if (lists_wanted) {
+    if (wants_lists(call)) {
       throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",
                            "must be null while the kernel is dense (compile=background): nothing is selected",
                            "refresh the kernel first");
@@ -214,10 +232,10 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     attend_to_all(plan, call, stream);
     return;
   }
-  Args args = call_args(plan, plan.workspace(), call);
   // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
   // only the stages do both.
-  if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
+  if (plan.decode_grid() && !(wants_lists(call) && call.row_budgets != nullptr)) {
+    Args args = call_args(plan, plan.workspace(), call);
     args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
     args.positions = call.positions;
     args.counts = call.counts;
@@ -225,10 +243,18 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     plan.kernel().module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
     return;
   }
-  put_selection(args, plan.workspace(), call);
-  args.skip_short_rows = lists_wanted ? 0 : 1;
-  launch(plan.kernel(), {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
-         plan.shape(), args, stream);
+  decode_by_stages(plan, call, kDecodeStages, stream);
+}
+
+void run_stage(const Plan& plan, const adamas_call& call, Stage stage, Stream stream) {
+  if (std::find(kDecodeStages.begin(), kDecodeStages.end(), stage) == kDecodeStages.end()) {
+    throw codegen::Error(ADAMAS_INVALID_ARGUMENT, "stage", std::string(codegen::name(stage)),
+                         "must be prepare_query, scan, select, attend or merge",
+                         "encode and codes_* have calls of their own");
+  }
+  check_call(plan, plan.workspace(), call,
+             {.operation = "decode", .cache = true, .codes = true, .out = true});
+  decode_by_stages(plan, call, {&stage, 1}, stream);
 }
 
 void dense(const Plan& plan, const adamas_call& call, Stream stream) {
