@@ -28,7 +28,9 @@ class Problem {
       const std::int64_t seen = spec.window ? std::min<std::int64_t>(length, kBenchWindow) : length;
       bytes += sparse_bytes(spec, static_cast<int>(info.code_row_bytes), shape.kv_heads, seen);
       all_bytes += dense_bytes(spec, shape.kv_heads, seen);
+      token_heads += static_cast<double>(seen) * shape.kv_heads * spec.query_rows;
     }
+    code_row_bytes = info.code_row_bytes;
     const double set_bytes =
         dense_bytes(spec, shape.kv_heads, layout_.slots) + static_cast<double>(info.code_bytes);
     sets = rotated_sets(bytes, set_bytes, machine.memory_bytes);
@@ -69,6 +71,8 @@ class Problem {
   }
 
   double bytes = 0, all_bytes = 0;  // that a sparse and a dense step must read
+  double token_heads = 0;           // tokens x K/V heads that a step scans
+  double code_row_bytes = 0;
   int sets = 1, steps = 1;
 
  private:
@@ -79,6 +83,15 @@ class Problem {
   std::optional<BenchData> data_;  // after the sizes above are known
   std::unique_ptr<runtime::OwnStream> stream_;
 };
+
+StageTimes time_stages(const Problem& problem, const Plan& plan, const Buffer<std::byte>& workspace,
+                       int group, double seconds) {
+  StageTimes times = tools::time_stages(
+      plan, [&](int step) { return problem.call(step, workspace); }, problem.steps, seconds);
+  times.token_queries = problem.token_heads * group;
+  times.code_bytes = problem.token_heads * problem.code_row_bytes;
+  return times;
+}
 
 EncodeTiming time_encode(const Problem& problem, const codegen::Spec& spec) {
   EncodeTiming timing;
@@ -119,6 +132,7 @@ BenchRow measure_shape(const BenchMachine& machine, const codegen::Spec& spec, c
   row.dense = problem.time(
       [&](int step, runtime::Stream stream) { plan.dense(problem.call(step, workspace), stream); });
   if (options.encode) row.encode = time_encode(problem, spec);
+  if (!machine.graphs) row.stages = time_stages(problem, plan, workspace, spec.group, options.seconds);
   if (machine.graphs) {
     const Call call = problem.call(0, workspace);
     row.host = HostCost{.call_ns = call_nanoseconds(machine.device, problem.stream(),

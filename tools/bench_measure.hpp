@@ -14,6 +14,7 @@
 #include "runtime/device/device.hpp"
 #include "tools/bench_data.hpp"
 #include "tools/bench_shapes.hpp"
+#include "tools/bench_stages.hpp"
 #include "tools/timing.hpp"
 
 namespace adamas::tools {
@@ -58,7 +59,8 @@ struct BenchRow {
   double bytes = 0, dense_bytes = 0;  // that a step must read
   int sets = 1, steps = 1;            // caches in turn; steps of one replay
   std::optional<EncodeTiming> encode;
-  std::optional<HostCost> host;  ///< CUDA
+  std::optional<StageTimes> stages;  ///< CPU
+  std::optional<HostCost> host;      ///< CUDA
 };
 BenchRow measure_shape(const BenchMachine&, const codegen::Spec&, const BenchShape&, const BenchOptions&);
 

@@ -47,6 +47,29 @@ void put_timing(ordered_json& object, const std::string& name, const Timing& tim
   object[name + "_p90"] = timing.p90;
 }
 
+void print_stages(const std::vector<ReportRow>& rows, const BenchMachine& machine) {
+  Table table({"K/V heads", "tokens", "budget", "scan ns", "from cache", "scan GB/s", "share", "prepare us",
+               "scan us", "select us", "attend us"});
+  int threads = 1;
+  for (const auto& [row, reference] : rows) {
+    const StageTimes& stages = *row.stages;
+    threads = stages.threads;
+    table.add({fmt::to_string(row.shape.kv_heads), row.shape.tokens_text(), fmt::to_string(row.spec.budget),
+               fmt::format("{:.2f}", stages.ns(stages.scan)),
+               fmt::format("{:.2f}", stages.ns(stages.warm_scan)),
+               fmt::format("{:.1f}", stages.gbps(stages.scan)),
+               percent(stages.gbps(stages.scan) / machine.read_gbps), microseconds(stages.prepare.median),
+               microseconds(stages.scan.median), microseconds(stages.select.median),
+               microseconds(stages.attend.median)});
+  }
+  fmt::print("\n");
+  table.print();
+  fmt::print("\nscan ns    of one thread for a token and query ({} threads), codes from memory\n", threads);
+  fmt::print("from cache the same scan again at once\n");
+  fmt::print("scan GB/s  codes read a second, and its share of the measured bandwidth\n");
+  fmt::print("... us     the stages of a step one by one, medians\n");
+}
+
 }  // namespace
 
 DenseReferences DenseReferences::read(const std::string& path) {
@@ -116,6 +139,18 @@ ordered_json json_of(const BenchRow& row, const BenchMachine& machine,
     object["encode_roofline"] = gbps(row.encode->key_bytes, row.encode->all.median) / machine.read_gbps;
     put_timing(object, "append_us", row.encode->last);
   }
+  if (row.stages) {
+    const StageTimes& stages = *row.stages;
+    object["threads"] = stages.threads;
+    put_timing(object, "scan_us", stages.scan);
+    object["scan_ns"] = stages.ns(stages.scan);
+    object["scan_warm_ns"] = stages.ns(stages.warm_scan);
+    object["scan_gbps"] = stages.gbps(stages.scan);
+    object["scan_roofline"] = stages.gbps(stages.scan) / machine.read_gbps;
+    object["prepare_us"] = stages.prepare.median;
+    object["select_us"] = stages.select.median;
+    object["attend_us"] = stages.attend.median;
+  }
   if (row.host) {
     object["host_ns"] = row.host->call_ns;
     object["launches"] = row.host->launches;
@@ -153,8 +188,9 @@ void print_report(const std::vector<ReportRow>& rows, const BenchMachine& machin
   const auto any = [&rows](auto has) { return std::any_of(rows.begin(), rows.end(), has); };
   const bool references = any([](const ReportRow& row) { return row.reference.has_value(); });
   const bool encodes = any([](const ReportRow& row) { return row.row.encode.has_value(); });
-  std::vector<std::string> headings{"batch",    "K/V heads", "tokens",   "budget",        "us", "p10", "p90",
-                                    "roofline", "dense us",  "speed-up", "dense roofline"};
+  std::vector<std::string> headings{"batch",    "K/V heads",  "tokens",        "budget",   "us",
+                                    "p10",      "p90",        "GB/s",          "roofline", "dense us",
+                                    "speed-up", "dense GB/s", "dense roofline"};
   if (machine.graphs) headings.insert(headings.end(), {"launches", "host us"});
   if (encodes) headings.insert(headings.end(), {"encode GB/s", "share", "append us"});
   if (references) headings.insert(headings.end(), {"reference us", "ratio", "reference"});
@@ -167,9 +203,11 @@ void print_report(const std::vector<ReportRow>& rows, const BenchMachine& machin
                                    microseconds(row.sparse.median),
                                    microseconds(row.sparse.p10),
                                    microseconds(row.sparse.p90),
+                                   fmt::format("{:.1f}", gbps(row.bytes, row.sparse.median)),
                                    percent(gbps(row.bytes, row.sparse.median) / machine.read_gbps),
                                    microseconds(row.dense.median),
                                    fmt::format("{:.2f}x", row.dense.median / row.sparse.median),
+                                   fmt::format("{:.1f}", gbps(row.dense_bytes, row.dense.median)),
                                    percent(gbps(row.dense_bytes, row.dense.median) / machine.read_gbps)};
     if (machine.graphs) {
       cells.push_back(row.host ? fmt::format("{:.0f}", row.host->launches) : "-");
@@ -207,6 +245,7 @@ void print_report(const std::vector<ReportRow>& rows, const BenchMachine& machin
   if (references) {
     fmt::print("ratio      reference us / us; ideal: all K and V of the lengths at the measured bandwidth\n");
   }
+  if (!rows.empty() && rows.front().row.stages) print_stages(rows, machine);
   fmt::print(
       "Random data; caches in turn, so that a step finds none of its own data in the machine's "
       "caches.\n");

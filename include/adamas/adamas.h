@@ -106,18 +106,30 @@ typedef enum adamas_compile_policy {
   ADAMAS_COMPILE_BACKGROUND = 3
 } adamas_compile_policy;
 
+/* A host's own parallel-for: calls body(body_arg, i) once for every i < count, on whatever threads and in whatever
+ * order, and returns when all these calls have returned. Launches from several threads call it at the same time. It
+ * must not throw. body never blocks, and leaves the floating-point environment of its thread as it found it. */
+typedef void (*adamas_parallel_body)(void* body_arg, size_t index);
+typedef void (*adamas_parallel_for_fn)(void* user, size_t count, adamas_parallel_body body, void* body_arg);
+
 typedef struct adamas_context_options {
   size_t struct_size ADAMAS_INIT(sizeof(adamas_context_options));
   const char* device ADAMAS_ZERO; /* "auto" (the first that works), "cpu", "cuda:N"; NULL = "auto" */
   /* NULL: $ADAMAS_CACHE_DIR, $XDG_CACHE_HOME/adamas, ~/.cache/adamas; "": memory only */
   const char* cache_dir ADAMAS_ZERO;
-  int32_t threads ADAMAS_ZERO; /* CPU threads of a launch, 0 = one a core; unused on CUDA */
+  /* CPU threads of a launch, 0 = one a core; with parallel_for, how many threads it is likely to use, which only the
+   * number of pieces follows from. Results depend on neither. Unused on CUDA */
+  int32_t threads ADAMAS_ZERO;
   adamas_log_fn log ADAMAS_ZERO; /* NULL: warnings go to stderr */
   void* log_user ADAMAS_ZERO;
   /* read-only kernel packs, searched before the cache folder: paths with ':' between them. NULL: $ADAMAS_PACKS;
    * "": none */
   const char* packs ADAMAS_ZERO;
   int32_t compile ADAMAS_ZERO; /* adamas_compile_policy */
+  /* CPU: every launch goes through it, and the library starts no thread for launches. NULL: threads of the library's
+   * own. A launch whose parallel_for breaks its contract is ADAMAS_DEVICE_ERROR, its outputs undefined */
+  adamas_parallel_for_fn parallel_for ADAMAS_ZERO;
+  void* parallel_for_user ADAMAS_ZERO; /* the first argument of parallel_for */
   /* tuning files of `adamas tune`: paths with ':' between them, later ones win. NULL: $ADAMAS_TUNING, else tuning.json
    * in the cache folder; "": none. One that cannot be read is a warning */
   const char* tuning ADAMAS_ZERO;

@@ -216,6 +216,19 @@ class Buffer {
   std::unique_ptr<T, Free> data_;
 };
 
+/// Has launches of a CPU context run on the host's own threads.
+/// @param parallel_for  called as parallel_for(count, each), must call each(i) once for every i < count, on
+/// whatever
+///                      threads, and return when all have returned; without exceptions, by several threads at
+///                      once. Lives as long as the context and what was made from it.
+template <class ParallelFor>
+void use_parallel_for(ContextOptions& options, ParallelFor& parallel_for) {
+  options.parallel_for = [](void* user, std::size_t count, adamas_parallel_body body, void* body_arg) {
+    (*static_cast<ParallelFor*>(user))(count, [body, body_arg](std::size_t index) { body(body_arg, index); });
+  };
+  options.parallel_for_user = &parallel_for;
+}
+
 /// One device, one kernel cache. Usable from any thread.
 class Context {
  public:

@@ -123,21 +123,21 @@ class CpuBackend final : public Backend {
   std::string name() const override { return "cpu"; }
   int device_count() const override { return 1; }
   std::string unavailable() const override { return {}; }
-  std::shared_ptr<Device> open(int ordinal, int threads) const override {
+  std::shared_ptr<Device> open(int ordinal, int threads, const HostParallelFor& host) const override {
     if (ordinal != 0)
       throw Error(ADAMAS_UNAVAILABLE, "device", fmt::format("cpu:{}", ordinal), "does not exist",
                   "use the device cpu");
-    return std::make_shared<CpuDevice>(threads);
+    return std::make_shared<CpuDevice>(threads, host);
   }
 };
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads)
+CpuDevice::CpuDevice(int threads, const HostParallelFor& host)
     : name_(cpu_name()),
       targets_(runnable_cpu_targets()),
       compiler_(make_cpu_compiler()),
-      pool_(std::make_shared<ThreadPool>(checked_threads(threads))) {}
+      pool_(std::make_shared<ThreadPool>(checked_threads(threads), host)) {}
 
 const codegen::Generator& CpuDevice::generator() const { return codegen::cpu_generator(); }
 

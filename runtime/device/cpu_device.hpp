@@ -1,4 +1,5 @@
-// The CPU as a device: a stage is a parallel-for over its grid on a pool of threads that the device owns.
+// The CPU as a device: a stage is a parallel-for over its grid, on a pool of threads that the device owns or
+// on the host's.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +19,10 @@ class ThreadPool;
 class CpuDevice final : public Device {
  public:
   /// @param threads  of a launch, the calling one included; 0 = one for each CPU this process may use
+  /// @param host     runs the items in place of threads of the device's own
   /// @throws codegen::Error  ADAMAS_INVALID_ARGUMENT: threads out of range; ADAMAS_UNAVAILABLE: they cannot
   /// be started
-  explicit CpuDevice(int threads);
+  explicit CpuDevice(int threads, const HostParallelFor& host = {});
 
   std::string id() const override { return "cpu"; }
   std::string name() const override { return name_; }

@@ -304,7 +304,7 @@ class CudaBackend final : public Backend {
     return reasons + "; use the device cpu";
   }
 
-  std::shared_ptr<Device> open(int ordinal, int /*threads*/) const override {
+  std::shared_ptr<Device> open(int ordinal, int /*threads*/, const HostParallelFor& /*host*/) const override {
     const std::string id = fmt::format("cuda:{}", ordinal);
     if (const std::string& problem = cuda_driver().problem; !problem.empty()) {
       throw Error(ADAMAS_UNAVAILABLE, "device", id, problem);

@@ -2,6 +2,8 @@
 // written once.
 #pragma once
 
+#include <adamas/adamas.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,6 +17,12 @@
 #include "templates/args.h"
 
 namespace adamas::runtime {
+
+/// A host's own parallel-for, as adamas.h has it; without a function: the library's threads.
+struct HostParallelFor {
+  adamas_parallel_for_fn function = nullptr;
+  void* user = nullptr;
+};
 
 /// Host engine's stream: a CUstream; ignored by the CPU.
 using Stream = void*;
@@ -98,7 +106,7 @@ class Backend {
   /// Empty when devices can be opened, else what is missing and how to get it.
   virtual std::string unavailable() const = 0;
   /// @throws codegen::Error(ADAMAS_UNAVAILABLE). `threads`: CPU threads of a launch, 0 = one a core.
-  virtual std::shared_ptr<Device> open(int ordinal, int threads) const = 0;
+  virtual std::shared_ptr<Device> open(int ordinal, int threads, const HostParallelFor& host = {}) const = 0;
 };
 
 /// All backends, best first: "auto" takes the first that is available.
@@ -107,6 +115,6 @@ const Backend& cuda_backend();
 const Backend& cpu_backend();
 
 /// Opens "auto", "cpu", "cuda" or "cuda:N". @throws codegen::Error naming the device and the way out.
-std::shared_ptr<Device> open_device(const std::string& id, int threads);
+std::shared_ptr<Device> open_device(const std::string& id, int threads, const HostParallelFor& host = {});
 
 }  // namespace adamas::runtime

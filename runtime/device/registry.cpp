@@ -22,7 +22,7 @@ int parse_ordinal(std::string_view text) {
 }
 
 /// The first device that works: one that is missing leads to the next, one that fails otherwise does not.
-std::shared_ptr<Device> open_first(int threads) {
+std::shared_ptr<Device> open_first(int threads, const HostParallelFor& host) {
   std::string reasons;
   for (const Backend* backend : backends()) {
     const std::string missing = backend->unavailable();
@@ -30,7 +30,7 @@ std::shared_ptr<Device> open_first(int threads) {
       reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend->name(), missing);
     for (int ordinal = 0; missing.empty() && ordinal < backend->device_count(); ++ordinal) {
       try {
-        return backend->open(ordinal, threads);
+        return backend->open(ordinal, threads, host);
       } catch (const Error& error) {
         if (error.code() != ADAMAS_UNAVAILABLE) throw;
         reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", error.what());
@@ -47,8 +47,8 @@ std::span<const Backend* const> backends() {
   return all;
 }
 
-std::shared_ptr<Device> open_device(const std::string& id, int threads) {
-  if (id == "auto") return open_first(threads);
+std::shared_ptr<Device> open_device(const std::string& id, int threads, const HostParallelFor& host) {
+  if (id == "auto") return open_first(threads, host);
   const std::string_view text = id;
   const std::size_t colon = text.find(':');
   const int ordinal = colon == text.npos ? 0 : parse_ordinal(text.substr(colon + 1));
@@ -58,7 +58,7 @@ std::shared_ptr<Device> open_device(const std::string& id, int threads) {
     if (const std::string missing = backend->unavailable(); !missing.empty()) {
       throw Error(ADAMAS_UNAVAILABLE, "device", id, missing, "or use the device cpu");
     }
-    return backend->open(ordinal, threads);
+    return backend->open(ordinal, threads, host);
   }
   throw Error(ADAMAS_INVALID_ARGUMENT, "device", id, "must be auto, cpu, cuda or cuda:N",
               "adamas doctor lists what works here");

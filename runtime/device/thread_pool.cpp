@@ -1,4 +1,4 @@
-// Items of a grid on pthreadpool's threads.
+// Items of a grid on pthreadpool's threads, or the host's.
 #include "runtime/device/thread_pool.hpp"
 
 #include <fmt/format.h>
@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -78,10 +79,43 @@ std::uint64_t item_count(const codegen::Grid& grid) {
   return items;
 }
 
+/// Items in pieces, as a host's parallel-for runs them. It is not ours: what it does is counted.
+class HostWork {
+ public:
+  HostWork(Work& work, std::uint64_t items, std::uint64_t piece)
+      : work_(work), items_(items), piece_(piece), pieces_(items / piece + (items % piece != 0)) {}
+
+  void run_on(const HostParallelFor& host) {
+    host.function(host.user, pieces_, run_piece, this);
+    const std::uint64_t calls = calls_.load(std::memory_order_relaxed);
+    // The sum tells one piece that ran twice in another's place.
+    if (calls == pieces_ && ended_.load(std::memory_order_acquire) == pieces_ * (pieces_ + 1) / 2) return;
+    throw codegen::Error(ADAMAS_DEVICE_ERROR, "parallel_for",
+                         fmt::format("{} calls of body for a count of {}", calls, pieces_),
+                         "must call body once for every index below count, and return when all calls have",
+                         "leave out parallel_for to have launches run on the library's own threads");
+  }
+
+ private:
+  static void run_piece(void* self, std::size_t index) {
+    auto& host = *static_cast<HostWork*>(self);
+    host.calls_.fetch_add(1, std::memory_order_relaxed);
+    if (index >= host.pieces_) return;
+    const std::uint64_t first = index * host.piece_;
+    run_items(&host.work_, first, std::min(host.piece_, host.items_ - first));
+    host.ended_.fetch_add(index + 1, std::memory_order_release);
+  }
+
+  Work& work_;
+  std::uint64_t items_, piece_, pieces_;
+  std::atomic<std::uint64_t> calls_{0}, ended_{0};  // ended: the sum of index + 1
+};
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads), owner_process_(::getpid()) {
-  if (threads == 1) return;
+ThreadPool::ThreadPool(int threads, const HostParallelFor& host)
+    : threads_(threads), host_(host), owner_process_(::getpid()) {
+  if (threads == 1 || host_.function != nullptr) return;
   pool_ = ::pthreadpool_create(static_cast<std::size_t>(threads));
   if (pool_ == nullptr)
     throw codegen::Error(ADAMAS_UNAVAILABLE, "threads", fmt::format("{}", threads), "cannot be started",
@@ -98,11 +132,13 @@ void ThreadPool::run(CpuEntry entry, const adamas_abi::Args& args, const codegen
   if (items == 0) return;
   Work work{entry, &args, grid.x, grid.y};
   // The pool would wait for the very launch that this item belongs to.
-  if (pool_ == nullptr || inside_item) return run_items(&work, 0, items);
+  if (inside_item) return run_items(&work, 0, items);
   const std::uint64_t pieces = kPiecesPerThread * static_cast<std::uint64_t>(threads_);
+  const std::uint64_t piece = std::max<std::uint64_t>(1, items / pieces);
+  if (host_.function != nullptr) return HostWork(work, items, piece).run_on(host_);
+  if (pool_ == nullptr) return run_items(&work, 0, items);
   hand_over(&work);
-  ::pthreadpool_parallelize_1d_tile_1d(pool_, run_items, &work, items,
-                                       std::max<std::uint64_t>(1, items / pieces), 0);
+  ::pthreadpool_parallelize_1d_tile_1d(pool_, run_items, &work, items, piece, 0);
   take_over(&work);
 }
 

@@ -187,6 +187,11 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
       throw Error(ADAMAS_INVALID_ARGUMENT, "options.threads", fmt::to_string(given.threads),
                   "must not be negative", "0 takes one for each CPU the process may use");
     }
+    if (given.parallel_for == nullptr && given.parallel_for_user != nullptr) {
+      throw Error(ADAMAS_INVALID_ARGUMENT, "options.parallel_for", "null",
+                  "must be a function where parallel_for_user is given",
+                  "leave out parallel_for_user to have launches run on the library's own threads");
+    }
     adamas_context handle;
     const auto optional_text = [](const char* text) {
       return text == nullptr ? std::nullopt : std::optional<std::string>(text);
@@ -197,6 +202,7 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
                   .packs = optional_text(given.packs),
                   .log = log_function(given)},
         .threads = given.threads,
+        .parallel_for = {.function = given.parallel_for, .user = given.parallel_for_user},
         .policy = policy_of(given.compile),
         .tuning = optional_text(given.tuning)});
     const runtime::Device& device = handle.context->device();

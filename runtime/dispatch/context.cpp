@@ -69,7 +69,7 @@ TuningFile load_tunings(const ContextConfig& config, const Cache& cache) {
 }  // namespace
 
 Context::Context(const ContextConfig& config)
-    : device_(open_device(config.device, config.threads)),
+    : device_(open_device(config.device, config.threads, config.parallel_for)),
       cache_(std::make_unique<Cache>(config.cache)),
       background_(std::make_unique<BackgroundCompiler>(*cache_)),
       policy_(config.policy),

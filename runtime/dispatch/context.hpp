@@ -20,6 +20,7 @@ struct ContextConfig {
   std::string device = "auto";  ///< "auto", "cpu", "cuda:N"
   CacheOptions cache = {};
   int threads = 0;
+  HostParallelFor parallel_for = {};
   CompilePolicy policy = CompilePolicy::allow;
   /// Tuning files, ':' between them, later ones win; nothing: $ADAMAS_TUNING, else the cache folder's tuning.json.
   std::optional<std::string> tuning = std::nullopt;

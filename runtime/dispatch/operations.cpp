@@ -1,9 +1,12 @@
 // Operations: caller's arguments -> checked -> kernel arguments -> stages. See operations.hpp.
 #include "runtime/dispatch/operations.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <initializer_list>
+#include <span>
+#include <string>
 
 #include "codegen/error.hpp"
 #include "runtime/dispatch/arguments.hpp"
@@ -116,7 +119,7 @@ void put_selection(Args& args, const WorkspaceLayout& layout, const adamas_call&
   args.counts = call.counts != nullptr ? call.counts : reinterpret_cast<int*>(workspace + layout.counts);
 }
 
-void launch(const Kernel& kernel, std::size_t variant, std::initializer_list<Stage> stages,
+void launch(const Kernel& kernel, std::size_t variant, std::span<const Stage> stages,
             const codegen::Shape& shape, const Args& args, Stream stream) {
   for (const Stage stage : stages)
     kernel.require(stage);
@@ -127,9 +130,14 @@ void launch(const Kernel& kernel, std::size_t variant, std::initializer_list<Sta
   }
 }
 
+/// A stage that is the same in all variants.
+void launch(const Kernel& kernel, Stage stage, const codegen::Shape& shape, const Args& args, Stream stream) {
+  launch(kernel, 0, {&stage, 1}, shape, args, stream);
+}
+
 void launch(const Plan& plan, std::initializer_list<Stage> stages, const codegen::Shape& shape,
             const Args& args, Stream stream) {
-  launch(plan.kernel(), plan.variant(), stages, shape, args, stream);
+  launch(plan.kernel(), plan.variant(), {stages.begin(), stages.size()}, shape, args, stream);
 }
 
 /// What a launch over `count` slots is sized by; batch and chunks play no part in it.
@@ -149,7 +157,18 @@ void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage
   args.bytes = request.bytes;
   args.first_slot = request.first_slot;
   args.count = request.count;
-  launch(kernel, 0, {stage}, slots_shape(kernel, request.count), args, stream);
+  launch(kernel, stage, slots_shape(kernel, request.count), args, stream);
+}
+
+bool wants_lists(const adamas_call& call) { return call.positions != nullptr || call.counts != nullptr; }
+
+/// Stages of kDecodeStages.
+void decode_by_stages(const Plan& plan, const adamas_call& call, std::span<const Stage> stages,
+                      Stream stream) {
+  Args args = call_args(plan, plan.workspace(), call);
+  put_selection(args, plan.workspace(), call);
+  args.skip_short_rows = wants_lists(call) ? 0 : 1;
+  launch(plan.kernel(), plan.variant(), stages, plan.shape(), args, stream);
 }
 
 /// Every token of every row: what dense does, and decode while its own kernels are being compiled.
@@ -174,7 +193,7 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   args.count = request.count;
   args.key_thresholds = request.key_thresholds;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
-  launch(kernel, 0, {Stage::encode}, slots_shape(kernel, request.count), args, stream);
+  launch(kernel, Stage::encode, slots_shape(kernel, request.count), args, stream);
 }
 
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
@@ -209,9 +228,8 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true});
-  const bool lists_wanted = call.positions != nullptr || call.counts != nullptr;
   if (plan.kernel().waits_for() != nullptr) {
-    if (lists_wanted) {
+    if (wants_lists(call)) {
       throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",
                            "must be null while the kernel is dense (compile=background): nothing is selected",
                            "refresh the kernel first");
@@ -219,10 +237,10 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     attend_to_all(plan, call, stream);
     return;
   }
-  Args args = call_args(plan, plan.workspace(), call);
   // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
   // only the stages do both.
-  if (plan.decode_grid() && !(lists_wanted && call.row_budgets != nullptr)) {
+  if (plan.decode_grid() && !(wants_lists(call) && call.row_budgets != nullptr)) {
+    Args args = call_args(plan, plan.workspace(), call);
     args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
     args.positions = call.positions;
     args.counts = call.counts;
@@ -230,10 +248,18 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     plan.module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
     return;
   }
-  put_selection(args, plan.workspace(), call);
-  args.skip_short_rows = lists_wanted ? 0 : 1;
-  launch(plan, {Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge}, plan.shape(),
-         args, stream);
+  decode_by_stages(plan, call, kDecodeStages, stream);
+}
+
+void run_stage(const Plan& plan, const adamas_call& call, Stage stage, Stream stream) {
+  if (std::find(kDecodeStages.begin(), kDecodeStages.end(), stage) == kDecodeStages.end()) {
+    throw codegen::Error(ADAMAS_INVALID_ARGUMENT, "stage", std::string(codegen::name(stage)),
+                         "must be prepare_query, scan, select, attend or merge",
+                         "encode and codes_* have calls of their own");
+  }
+  check_call(plan, plan.workspace(), call,
+             {.operation = "decode", .cache = true, .codes = true, .out = true});
+  decode_by_stages(plan, call, {&stage, 1}, stream);
 }
 
 void dense(const Plan& plan, const adamas_call& call, Stream stream) {

@@ -3,6 +3,8 @@
 
 #include <adamas/adamas.h>
 
+#include <array>
+
 #include "runtime/dispatch/plan.hpp"
 
 namespace adamas::runtime {
@@ -15,5 +17,13 @@ void select(const Plan& plan, const adamas_call& call, Stream stream);
 void attend(const Plan& plan, const adamas_call& call, Stream stream);
 void decode(const Plan& plan, const adamas_call& call, Stream stream);
 void dense(const Plan& plan, const adamas_call& call, Stream stream);
+
+/// One stage of a decode by stages, over what the stages before it left in the same workspace: for
+/// measurements.
+/// @throws codegen::Error as decode does; ADAMAS_INVALID_ARGUMENT for a stage that is none of kDecodeStages
+void run_stage(const Plan& plan, const adamas_call& call, codegen::Stage stage, Stream stream);
+inline constexpr std::array kDecodeStages{codegen::Stage::prepare_query, codegen::Stage::scan,
+                                          codegen::Stage::select, codegen::Stage::attend,
+                                          codegen::Stage::merge};
 
 }  // namespace adamas::runtime

@@ -129,7 +129,7 @@ ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
         bits_as<U8x16>(__builtin_ia32_pshufb128(bits_as<Quarter>(table), bits_as<Quarter>(at.part[i])));
   }
   return bits_as<U8x64>(at);
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
   using Quarter = signed char __attribute__((neon_vector_type(16)));
   constexpr int kInt8x16 = 32;  // the builtin's code for the element type
   Quarters at = bits_as<Quarters>(index);

@@ -1,5 +1,6 @@
-// adamas_cache_bench: the times that operators feel. A kernel set found in the folder and in a pack, `cache stats`
-// over many entries, precompile on one thread and on all. Prints; asserts nothing.
+// adamas_cache_bench: the times that operators feel. A kernel set found in the folder and in a pack, `cache
+// stats` over many entries, precompile on one thread and on all, a CPU's first and later starts. Prints;
+// asserts nothing.
 #include <fmt/format.h>
 #include <stdlib.h>
 
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
 #include "runtime/cache/disk.hpp"
@@ -90,7 +92,8 @@ void bench_lookup(const std::string& target) {
     in_folder.push_back(find_all(with_folder));
     std::unique_ptr<runtime::Cache> with_pack;
     opening.push_back(milliseconds([&] {
-      with_pack = std::make_unique<runtime::Cache>(runtime::CacheOptions{.directory = "", .packs = pack_path});
+      with_pack =
+          std::make_unique<runtime::Cache>(runtime::CacheOptions{.directory = "", .packs = pack_path});
     }));
     in_pack.push_back(find_all(*with_pack));
   }
@@ -99,6 +102,26 @@ void bench_lookup(const std::string& target) {
   print(what + "found in a pack", median_of(in_pack));
   print(what + "source text and keys, before", median_of(emitting));
   print("a cache on a pack opened", median_of(opening));
+}
+
+/// prepare on this CPU, with nothing in the cache and with everything there.
+void bench_start() {
+  constexpr int kCold = 15, kWarm = 200;
+  const adamas_capacity capacity{.max_batch = 1, .kv_heads = 8, .max_tokens = 32768};
+  for (const std::string spec : {"", "group=4 budget=256 page_size=64"}) {
+    const ScratchFolder folder;
+    const auto prepare = [&](const std::string& directory) {
+      const Context context(ContextOptions{.device = "cpu", .cache_dir = directory.c_str(), .packs = ""});
+      return context.prepare(spec, capacity).info();
+    };
+    std::vector<double> cold, warm;
+    for (int i = 0; i < kCold; ++i)
+      cold.push_back(prepare(folder / std::to_string(i)).compile_ms);
+    for (int i = 0; i < kWarm; ++i)
+      warm.push_back(prepare(folder / "0").load_ms);
+    print(fmt::format("CPU \"{}\", compiled", spec), median_of(cold));
+    print(fmt::format("CPU \"{}\", from the folder", spec), median_of(warm));
+  }
 }
 
 void bench_stats(int entries) {
@@ -124,8 +147,9 @@ void bench_stats(int entries) {
       if (runtime::Cache(directory, {}).stats().entries != static_cast<std::uint64_t>(entries)) std::abort();
     }));
     ::setenv("ADAMAS_CACHE_DIR", directory.c_str(), 1);
-    program.push_back(milliseconds(
-        [&] { runtime::run_subprocess({ADAMAS_CLI, "cache", "stats", "--json"}, "", std::chrono::seconds(60)); }));
+    program.push_back(milliseconds([&] {
+      runtime::run_subprocess({ADAMAS_CLI, "cache", "stats", "--json"}, "", std::chrono::seconds(60));
+    }));
   }
   print(fmt::format("stats of {} entries, in process", entries), median_of(library));
   print(fmt::format("adamas cache stats over {} entries", entries), median_of(program));
@@ -135,9 +159,10 @@ void bench_stats(int entries) {
 double precompile(const std::string& specs, const std::string& targets, int jobs) {
   const ScratchFolder folder;
   ::setenv("ADAMAS_CACHE_DIR", (folder / "cache").c_str(), 1);
-  const auto result = runtime::run_subprocess({ADAMAS_CLI, "precompile", "--specs", "-", "--targets", targets, "--jobs",
-                                               std::to_string(jobs), "--out", folder / "out.pack", "--json"},
-                                              specs, std::chrono::hours(1));
+  const auto result =
+      runtime::run_subprocess({ADAMAS_CLI, "precompile", "--specs", "-", "--targets", targets, "--jobs",
+                               std::to_string(jobs), "--out", folder / "out.pack", "--json"},
+                              specs, std::chrono::hours(1));
   const auto report = nlohmann::json::parse(result.output);
   const double ms = report.at("ms");
   print(fmt::format("precompile for {} with {} job{}", targets, jobs, jobs == 1 ? "" : "s"),
@@ -161,10 +186,10 @@ void bench_precompile(int specs, const std::string& targets) {
 
 int main(int argc, char** argv) {
   CLI::App app{"Times of the kernel cache"};
-  std::vector<std::string> parts{"lookup", "stats", "precompile"};
+  std::vector<std::string> parts{"lookup", "start", "stats", "precompile"};
   int entries = 10'000, specs = 64;
   std::string targets = "sm_80,sm_90a";
-  app.add_option("--parts", parts, "lookup, stats, precompile (default: all)")->delimiter(',');
+  app.add_option("--parts", parts, "lookup, start, stats, precompile (default: all)")->delimiter(',');
   app.add_option("--entries", entries, "entries that stats counts");
   app.add_option("--specs", specs, "Specs that are precompiled");
   app.add_option("--targets", targets, "for these targets");
@@ -174,6 +199,8 @@ int main(int argc, char** argv) {
       if (part == "lookup") {
         bench_lookup("x86-64-v3");
         bench_lookup("sm_90a");
+      } else if (part == "start") {
+        bench_start();
       } else if (part == "stats") {
         bench_stats(entries);
       } else if (part == "precompile") {

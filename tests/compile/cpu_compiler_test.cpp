@@ -22,11 +22,13 @@
 #include <string>
 #include <thread>
 
+#include "codegen/generator.hpp"
 #include "runtime/compile/cpu_target.hpp"
 #include "runtime/compile/subprocess.hpp"
 
 using namespace adamas::runtime;
 using adamas::codegen::Error;
+namespace codegen = adamas::codegen;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
@@ -39,6 +41,13 @@ extern "C" __attribute__((visibility("default"))) void axpy(float* y, const floa
   long i = 0;
   for (; i + 16 <= n; i += 16) *(v16*)(y + i) += a * *(const v16*)(x + i);
   for (; i < n; ++i) y[i] += a * x[i];
+}
+)";
+
+constexpr char kTableLookup[] = R"(
+typedef __attribute__((neon_vector_type(16))) signed char Bytes;
+extern "C" __attribute__((visibility("default"))) void look_up(const Bytes* table, Bytes* index) {
+  *index = (Bytes)__builtin_neon_vqtbl1q_v(*table, *index, 32);
 }
 )";
 
@@ -225,6 +234,8 @@ TEST_CASE("cpu compiler: cross targets give code for the right machine") {
   for (const char* target : {"aarch64", "aarch64-neoverse-v1", "aarch64:neoverse-v1:+fullfp16,+dotprod"}) {
     CAPTURE(target);
     CHECK(elf_machine(compiler->compile(request_for(kAxpy, target))) == EM_AARCH64);
+    // Table lookups of NEON, which is there whatever else a target names.
+    CHECK(elf_machine(compiler->compile(request_for(kTableLookup, target))) == EM_AARCH64);
   }
 }
 
@@ -242,6 +253,15 @@ TEST_CASE("cpu compiler: a target's code uses its registers and no others") {
   CHECK_FALSE(contains(assembly(kAxpy, "x86-64:znver4:+sse3,+ssse3,+sse4.1,+sse4.2,+avx"), "zmm"));
   CHECK_FALSE(contains(assembly(kAxpy, "x86-64:znver4:+sse3,+ssse3"), "ymm"));
   CHECK(contains(assembly(kAxpy, "aarch64"), ".4s"));
+  // The scan is table lookups.
+  const auto select_unit = [](const char* target) {
+    const codegen::Generator& generator = codegen::cpu_generator();
+    const codegen::Spec spec = codegen::Spec::parse("head_dim=64");
+    return generator.emit(spec, generator.default_tuning(spec, target), target, codegen::Unit::select);
+  };
+  for (const char* target : {"aarch64", "aarch64-neoverse-v1", "aarch64:neoverse-v1:+fullfp16,+dotprod"})
+    CHECK(contains(assembly(select_unit(target), target), "\ttbl\t"));
+  CHECK(contains(assembly(select_unit("x86-64-v3"), "x86-64-v3"), "\tvpshufb\t"));
 }
 
 TEST_CASE("cpu compiler: products and sums are not fused unless the source says so") {

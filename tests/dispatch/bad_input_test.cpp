@@ -81,6 +81,7 @@ TEST_CASE("cpu: a Tuning that cannot be is refused") {
 }
 
 TEST_CASE("a context that cannot be is refused") {
+  int host = 0;
   const struct {
     ContextOptions options;
     adamas_status status;
@@ -92,6 +93,7 @@ TEST_CASE("a context that cannot be is refused") {
       {{.device = "cuda:4096"}, ADAMAS_UNAVAILABLE, "device"},  // with or without a GPU
       {{.device = "cpu", .threads = -1}, ADAMAS_INVALID_ARGUMENT, "options.threads"},
       {{.device = "cpu", .threads = 1 << 30}, ADAMAS_INVALID_ARGUMENT, "threads"},
+      {{.device = "cpu", .parallel_for_user = &host}, ADAMAS_INVALID_ARGUMENT, "options.parallel_for"},
   };
   for (const auto& [options, status, field] : cases) {
     const Refusal refusal = refusal_of([&, &given = options] { const Context context(given); });

@@ -125,6 +125,16 @@ test_wheels_are_fetched_once() {
   expect_no_call pip
 }
 
+test_what_some_tests_want_is_installed_when_asked_for() {
+  debian libbenchmark-dev
+  pypi
+  run 0 tools/setup
+  expect_no_call apt-get
+  run 0 tools/setup --all
+  expect "benchmarks: libbenchmark-dev"
+  expect_call "install -y --no-install-recommends libbenchmark-dev"
+}
+
 test_changed_pins_are_fetched_again() {
   debian
   pypi

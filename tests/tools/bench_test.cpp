@@ -3,11 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <adamas/adamas.hpp>
 
+#include "codegen/error.hpp"
+#include "runtime/dispatch/handle.hpp"
+#include "runtime/dispatch/operations.hpp"
 #include "tests/cache/support.hpp"
 #include "tests/tools/cli_runner.hpp"
 #include "tools/bench_data.hpp"
@@ -110,6 +114,21 @@ TEST_CASE("a bench step scans every token of every sequence, in any layout") {
   }
 }
 
+TEST_CASE("stages that are timed one by one are the decode they belong to") {
+  const Fixture bench(kSpec, "batch=3 kv_heads=2 tokens=40..500", 1, tools::KeyPattern::random, true);
+  const adamas::Call call = bench.call(0);
+  const std::span out(static_cast<std::uint16_t*>(call.out), 3 * 4 * 64);
+  bench.plan.decode(call);
+  const std::vector<std::uint16_t> want(out.begin(), out.end());
+  std::fill(out.begin(), out.end(), 0);
+  for (const auto stage : adamas::runtime::kDecodeStages)
+    adamas::runtime::run_stage(*bench.plan.get()->plan, call, stage, nullptr);
+  CHECK(std::equal(want.begin(), want.end(), out.begin()));
+  CHECK_THROWS_AS(
+      adamas::runtime::run_stage(*bench.plan.get()->plan, call, adamas::codegen::Stage::encode, nullptr),
+      adamas::codegen::Error);
+}
+
 TEST_CASE("appending encodes each sequence's last token, to the codes it already has") {
   const Fixture bench(kSpec, "batch=3 kv_heads=2 tokens=40..500", 1, tools::KeyPattern::random, true);
   const auto exported = [&] {
@@ -160,7 +179,7 @@ TEST_CASE("bench prints one object for each shape and budget") {
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const json& line = lines[i];
     CAPTURE(line.dump());
-    for (const std::string name : {"us", "dense_us", "encode_us", "append_us"}) {
+    for (const std::string name : {"us", "dense_us", "encode_us", "append_us", "scan_us"}) {
       CHECK(line.at(name + "_p10") > 0);
       CHECK(line.at(name + "_p10") <= line.at(name));
       CHECK(line.at(name) <= line.at(name + "_p90"));
@@ -171,6 +190,13 @@ TEST_CASE("bench prints one object for each shape and budget") {
     CHECK(number("dense_roofline") == doctest::Approx(number("dense_ideal_us") / number("dense_us")));
     CHECK(number("ratio") == doctest::Approx(number("reference_us") / number("us")));
     CHECK(number("encode_roofline") == doctest::Approx(number("encode_gbps") / number("read_gbps")));
+    // 4 query heads; 2 K/V heads whose codes take 2 bits of 64 elements.
+    const double tokens = number("tokens_total");
+    CHECK(number("scan_ns") == doctest::Approx(number("scan_us") * 1e3 * number("threads") / (tokens * 4)));
+    CHECK(number("scan_gbps") * number("scan_us") * 1e3 == doctest::Approx(tokens * 2 * 16));
+    CHECK(number("scan_roofline") == doctest::Approx(number("scan_gbps") / number("read_gbps")));
+    for (const char* name : {"threads", "scan_warm_ns", "prepare_us", "select_us", "attend_us"})
+      CHECK(number(name) > 0);
     CHECK(line.at("device") == "cpu");
     CHECK(line.at("timed_by") == "passes, host clock");
     CHECK(line.at("budget") == (i % 2 == 0 ? 16 : 32));
@@ -229,8 +255,8 @@ TEST_CASE("bench shows people a table with every column that was asked for") {
                   "--shapes", "batch=2 kv_heads=2 tokens=50..300", "--encode"});
   CAPTURE(outcome.err);
   CHECK(outcome.exit_code == 0);
-  for (const char* column :
-       {"tokens", "roofline", "dense us", "encode GB/s", "append us", "ratio", "50..300", "ideal"})
+  for (const char* column : {"tokens", "roofline", "dense us", "encode GB/s", "append us", "ratio", "50..300",
+                             "ideal", "scan ns", "scan GB/s", "attend us"})
     CHECK(outcome.out.find(column) != std::string::npos);
   CHECK(adamas_cli({"bench", "--memory", "0"}).exit_code == 2);
 }

@@ -58,6 +58,8 @@ std::vector<std::string> clang_arguments(const CompileOptions& options) {
       "-ffp-contract=off",
       // The source's vector types decide the width; a CPU's tuning must not split 64-byte vectors in halves.
       "-mprefer-vector-width=512", "-Wno-psabi",
+      // As the driver of a released clang does: passes neither carry names along nor check each other.
+      "-discard-value-names", "-disable-llvm-verifier",
       // Profilers and debuggers can walk through kernels.
       "-funwind-tables=1", "-main-file-name", options.name};
   const auto add = [&](std::initializer_list<const char*> more) {

@@ -2,6 +2,7 @@
 #include "tools/adamas-cc/target.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "llvm/ADT/StringMap.h"
 #include "llvm/TargetParser/Host.h"
@@ -53,6 +54,8 @@ Target parse_target(const std::string& name) {
   if (!x86 && !starts_with(name, "aarch64")) refuse(name);
   const std::string rest = name.substr(arch_length);
   Target target{x86 ? kX86Triple : kArmTriple, x86 ? "x86-64" : "generic", "", {}};
+  // Every aarch64 that Linux runs on has NEON; clang's front end, left to itself, believes it of no CPU.
+  if (!x86) target.features.emplace_back("+neon");
   if (rest.empty()) return target;
   if (rest[0] == '-' && rest.size() > 1) {
     // The levels are CPU names of their own in LLVM: "x86-64-v3".
@@ -64,7 +67,8 @@ Target parse_target(const std::string& name) {
   if (rest[0] != ':' || colon == std::string::npos) refuse(name);
   target.tune = rest.substr(1, colon - 1);
   if (target.tune.empty()) refuse(name);
-  target.features = split_features(rest.substr(colon + 1));
+  for (std::string& feature : split_features(rest.substr(colon + 1)))
+    target.features.push_back(std::move(feature));
   return target;
 }
 
