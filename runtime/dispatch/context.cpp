@@ -19,6 +19,7 @@ std::uint64_t next_id() {
 
 Context::Context(const ContextConfig& config)
     : device_(open_device(config.device, config.threads, config.parallel_for)),
+      memory_(*device_, config.allocator),
       cache_(std::make_unique<Cache>(config.cache)),
       background_(std::make_unique<BackgroundCompiler>(*cache_)),
       policy_(config.policy),

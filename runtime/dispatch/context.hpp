@@ -10,6 +10,7 @@
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/dispatch/background.hpp"
+#include "runtime/dispatch/memory.hpp"
 #include "runtime/dispatch/policy.hpp"
 
 namespace adamas::runtime {
@@ -19,6 +20,7 @@ struct ContextConfig {
   CacheOptions cache = {};
   int threads = 0;
   HostParallelFor parallel_for = {};
+  HostAllocator allocator = {};
   CompilePolicy policy = CompilePolicy::allow;
 };
 
@@ -27,6 +29,7 @@ class Context {
   explicit Context(const ContextConfig& config);
 
   const Device& device() const { return *device_; }
+  const DeviceMemory& memory() const { return memory_; }
   Cache& cache() const { return *cache_; }
   CompilePolicy policy() const { return policy_; }
   BackgroundCompiler& background() const { return *background_; }
@@ -38,6 +41,7 @@ class Context {
 
  private:
   std::shared_ptr<Device> device_;
+  DeviceMemory memory_;
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<BackgroundCompiler> background_;  // ends before the cache it fills
   CompilePolicy policy_;
