@@ -90,7 +90,7 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
     case Unit::encode:
       place({"cpu/hadamard.hpp"});
       generated("codes", cpu_code_functions(spec));
-      place({"cpu/encode.hpp"});
+      place({"cpu/encode.hpp", "cpu/check.hpp"});
       break;
     case Unit::select:
       place({"cpu/hadamard.hpp", "cpu/tables.hpp"});
@@ -117,6 +117,7 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
     case Stage::encode:
     case Stage::export_codes:
     case Stage::import_codes:
+    case Stage::check_codes:
       grid.x = grid_size(ceil_div(shape.slots, kCpuSlotBlock));
       return grid;
     case Stage::prepare_query:

@@ -45,7 +45,8 @@ constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
 constexpr std::string_view kDecodePieces[]{"args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh",
                                            "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
-constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh"};
+constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh",
+                                     "cuda/check.cuh"};
 constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
                                      "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
                                      "cuda/select.cuh"};
@@ -161,6 +162,7 @@ class CudaGenerator final : public Generator {
       case Stage::encode:
       case Stage::export_codes:
       case Stage::import_codes:
+      case Stage::check_codes:
         return {grid_dimension("count", ceil_div(shape.slots, slots_per_block), kLimitX), kv_heads, 1,
                 kCudaEncodeThreads, 0};
       case Stage::prepare_query:

@@ -17,6 +17,7 @@ constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"encode", Unit::encode},
     {"export_codes", Unit::encode},
     {"import_codes", Unit::encode},
+    {"check_codes", Unit::encode},
     {"prepare_query", Unit::select},
     {"scan", Unit::select},
     {"select", Unit::select},

@@ -22,15 +22,17 @@ inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Uni
 std::string_view name(Unit);
 
 /// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
-///   encode unit: encode, export_codes, import_codes     (per slot block and K/V head)
+///   encode unit: encode, export_codes, import_codes, check_codes  (per slot block and K/V head)
 ///   select unit: prepare_query, scan, select            (query -> scan form; codes -> order keys; keys -> positions)
 ///   attend unit: attend, merge                          (chunk -> partial sums; partial sums -> output, LSE)
 ///   decode unit: decode                                 (all of select and attend in one launch; not every kernel set
 ///                                                        has one)
-enum class Stage { encode, export_codes, import_codes, prepare_query, scan, select, attend, merge, decode };
-inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::prepare_query,
-                                    Stage::scan,   Stage::select,       Stage::attend,       Stage::merge,
-                                    Stage::decode};
+enum class Stage {
+  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode
+};
+inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes,
+                                    Stage::prepare_query, Stage::scan, Stage::select, Stage::attend,
+                                    Stage::merge, Stage::decode};
 std::string_view name(Stage);
 std::string entry_name(Stage);  ///< "adamas_" + name
 Unit unit_of(Stage);

@@ -14,6 +14,8 @@ struct Counters {
   unsigned int status;
   unsigned int reserved;
   unsigned long long rows, tokens_scanned, tokens_attended, dense_short, dense_requested, clamped_rows, tokens_encoded;
+  unsigned long long tokens_checked, tokens_stale;
+  unsigned long long later[22];  // hosts have allocated them: room for counters to come
 };
 
 enum StatusBit { kLengthClamped = 1, kBadTable = 2, kBadSlot = 4, kBadPosition = 8 };
@@ -80,10 +82,10 @@ struct Args {
   i64 score_stride;               // order keys a selection, a multiple of 64
   float* partial;                 // [rows, query heads, chunks, value_dim + 2]: output sum, then max and sum
 
-  // encode, codes_export, codes_import
+  // encode, codes_export, codes_import, check
   const int* slots;  // [count] or null: first_slot + i
   i64 first_slot, count;
-  unsigned char* bytes;  // canonical codes [count, kv_heads, head_dim]
+  unsigned char* bytes;  // canonical codes [count, kv_heads, head_dim]; check: what is stale [count, kv_heads], or null
 
   Counters* counters;  // or null
   i64 dense_below;     // rows that see at most so many tokens attend to all
@@ -95,6 +97,7 @@ struct Args {
   int ring_stages;      // decode: pieces of codes that each warp has room for, 2 to 4
   int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
   int window;
+  int mend;  // check: write the codes that are out of step
   float scale, soft_cap;
 };
 

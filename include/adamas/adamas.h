@@ -21,13 +21,14 @@
  *   and their strides are multiples of 16 bytes; every other array, and all of them on the CPU, is aligned to its
  *   element.
  * - `stream` is a CUstream (NULL: the default stream); the CPU runs before the call returns and ignores it.
- * - encode, select, attend, decode, dense, codes_* and counters_* only enqueue: they never compile, load, allocate,
- *   synchronise or read device memory on the host, and may be captured in a CUDA graph. A call that returns an error
+ * - encode, check, rebuild, select, attend, decode, dense, codes_* and counters_* only enqueue: they never compile,
+ *   load, allocate, synchronise or read device memory on the host, and may be captured in a CUDA graph. A call that returns an error
  *   has enqueued nothing.
  * - Kernels and plans are immutable and may be shared by threads. A workspace serves one stream at a time.
  * - The caller owns every buffer; handles belong to the library until their destroy call. A context outlives what
  *   was made from it: destroying it while kernels live only drops the caller's reference.
- * - Nothing throws across this boundary. A context used in a child after fork is ADAMAS_INVALID_HANDLE.
+ * - Nothing throws across this boundary, and what a host's callback throws goes no further than the call that made
+ *   it. A context used in a child after fork is ADAMAS_INVALID_HANDLE.
  */
 #ifndef ADAMAS_ADAMAS_H
 #define ADAMAS_ADAMAS_H
@@ -49,9 +50,14 @@ extern "C" {
 #endif
 #define ADAMAS_ZERO ADAMAS_INIT(0)
 
+/* Of this header. The file VERSION of the source tree says the same: the build checks it. */
 #define ADAMAS_VERSION_MAJOR 0
 #define ADAMAS_VERSION_MINOR 1
 #define ADAMAS_VERSION_PATCH 0
+
+/* Version of the library that runs, "0.1.0"; never null. A host that was built with an older header of the same
+ * MAJOR.MINOR works with it (README: ABI). */
+ADAMAS_API const char* adamas_version(void);
 
 /* ---- status -------------------------------------------------------------------------------------------- */
 
@@ -95,7 +101,17 @@ ADAMAS_API adamas_status adamas_last_error(const adamas_context* ctx, adamas_err
 /* ---- context: one device, one cache, one compiler ------------------------------------------------------ */
 
 typedef enum adamas_log_level { ADAMAS_LOG_INFO = 0, ADAMAS_LOG_WARNING = 1 } adamas_log_level;
+/* One line without its end. Called by any thread, threads of the library included, and maybe by several at once; must
+ * not call the library. */
 typedef void (*adamas_log_fn)(void* user, adamas_log_level level, const char* message);
+
+/* A host's own allocator of device memory (the CPU's: ordinary memory), for adamas_alloc. No other call allocates
+ * device memory: workspaces, codes and counters are the host's anyway. Called by any thread that calls adamas_alloc
+ * and adamas_free, with the CUDA context of that thread as the host left it.
+ * @param alignment  of what is returned: 256 on CUDA, 64 on the CPU
+ * @return  NULL when there is none: adamas_alloc is ADAMAS_OUT_OF_MEMORY then */
+typedef void* (*adamas_allocate_fn)(void* user, uint64_t bytes, uint64_t alignment);
+typedef void (*adamas_release_fn)(void* user, void* pointer);
 
 /* What prepare does about a kernel that is in no pack and no cache. */
 typedef enum adamas_compile_policy {
@@ -130,6 +146,10 @@ typedef struct adamas_context_options {
    * own. A launch whose parallel_for breaks its contract is ADAMAS_DEVICE_ERROR, its outputs undefined */
   adamas_parallel_for_fn parallel_for ADAMAS_ZERO;
   void* parallel_for_user ADAMAS_ZERO; /* the first argument of parallel_for */
+  /* both, or neither: cudaMalloc's kin, or the C library's. They outlive the context and what was made from it */
+  adamas_allocate_fn allocate ADAMAS_ZERO;
+  adamas_release_fn release ADAMAS_ZERO;
+  void* allocator_user ADAMAS_ZERO; /* their first argument */
   /* tuning files of `adamas tune`: paths with ':' between them, later ones win. NULL: $ADAMAS_TUNING, else tuning.json
    * in the cache folder; "": none. One that cannot be read is a warning */
   const char* tuning ADAMAS_ZERO;
@@ -295,6 +315,7 @@ typedef struct adamas_cache {
   const float* key_scale ADAMAS_ZERO;
   const float* value_scale ADAMAS_ZERO;
   int64_t scale_stride ADAMAS_ZERO;
+  uint64_t later[4] ADAMAS_INIT({}); /* 0: this struct lies inside others and keeps its size */
 } adamas_cache;
 
 /* ---- encode: stored keys -> codes ---------------------------------------------------------------------- */
@@ -314,6 +335,27 @@ typedef struct adamas_encode_args {
   void* counters ADAMAS_ZERO; /* optional, see below */
 } adamas_encode_args;
 ADAMAS_API adamas_status adamas_encode(const adamas_kernel* kernel, const adamas_encode_args* args, void* stream);
+
+/* ---- check, rebuild: are the codes those of the keys? -------------------------------------------------- */
+
+/* Codes that fall out of step with K (a page that was rewritten, a prefix that was restored without them) spoil text
+ * without a word. check makes the codes of slots again from K and compares; rebuild also writes those that differ.
+ * Slots are named as for encode; those that encode skips are not checked. At the speed of a bulk encode or less: for
+ * samples, tests and repairs, not for every step. */
+typedef struct adamas_check_args {
+  size_t struct_size ADAMAS_INIT(sizeof(adamas_check_args));
+  adamas_cache cache ADAMAS_INIT({}); /* what says where K is, and its scale; V and tables are not read */
+  void* codes ADAMAS_ZERO; /* [code_bytes], device memory; written by rebuild alone */
+  const int32_t* slots ADAMAS_ZERO; /* [count], device memory, each at most once; NULL: first_slot.. */
+  int64_t first_slot ADAMAS_ZERO; /* when slots is NULL */
+  int64_t count ADAMAS_ZERO;
+  const float* key_thresholds ADAMAS_ZERO; /* [kv_heads, buckets - 1], those that encode was given */
+  /* out: [count, kv_heads], device memory, 1 where codes are (rebuild: were) out of step, else 0; or NULL */
+  uint8_t* stale ADAMAS_ZERO;
+  void* counters ADAMAS_ZERO; /* adds to tokens_checked, tokens_stale; may be NULL where `stale` is not, and in rebuild */
+} adamas_check_args;
+ADAMAS_API adamas_status adamas_check(const adamas_kernel* kernel, const adamas_check_args* args, void* stream);
+ADAMAS_API adamas_status adamas_rebuild(const adamas_kernel* kernel, const adamas_check_args* args, void* stream);
 
 /* Canonical codes: one byte an element, [count, kv_heads, head_dim], of first_slot .. first_slot + count - 1. */
 typedef struct adamas_codes_args {
@@ -392,7 +434,11 @@ enum { /* bits of adamas_counters.status; they stay until cleared */
 };
 
 /* A block of device memory that the host provides (ADAMAS_COUNTERS_BYTES, aligned to 16), cleared once with
- * adamas_counters_clear, and may pass to any call. Kernels add to it atomically. */
+ * adamas_counters_clear, and may pass to any call. Kernels add to it atomically.
+ *
+ * Proof that the sparse path ran: rows > dense_short + dense_requested, and tokens_attended far below the tokens in
+ * the cache. Why rows were dense: short ones are dense_short; layers that the host runs with adamas_dense, and decodes
+ * of a kernel whose state is dense, are dense_requested. */
 typedef struct adamas_counters {
   uint32_t status ADAMAS_ZERO; /* ADAMAS_STATUS_* */
   uint32_t reserved ADAMAS_ZERO;
@@ -404,6 +450,9 @@ typedef struct adamas_counters {
   uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls, and of decodes with a dense kernel */
   uint64_t clamped_rows ADAMAS_ZERO; /* row-heads whose length was clamped */
   uint64_t tokens_encoded ADAMAS_ZERO; /* token-heads written by encode */
+  uint64_t tokens_checked ADAMAS_ZERO; /* token-heads that check or rebuild compared */
+  uint64_t tokens_stale ADAMAS_ZERO; /* of these, out of step; rebuild has mended its own */
+  uint64_t later[22] ADAMAS_INIT({}); /* 0: the block keeps its size when counters are added */
 } adamas_counters;
 #define ADAMAS_COUNTERS_BYTES sizeof(adamas_counters)
 

@@ -31,10 +31,14 @@ using PlanOptions = adamas_plan_options;
 using Cache = adamas_cache;
 using EncodeArgs = adamas_encode_args;
 using CodesArgs = adamas_codes_args;
+using CheckArgs = adamas_check_args;
 using Call = adamas_call;
 using Counters = adamas_counters;
 using ContextOptions = adamas_context_options;
 using CacheCounters = adamas_cache_counters;
+
+/// Version of the library that runs, which may be later than that of this header.
+inline const char* version() noexcept { return adamas_version(); }
 
 /// A failed call: what adamas_last_error said.
 class Error : public std::runtime_error {
@@ -125,6 +129,14 @@ class Kernel {
 
   void encode(const EncodeArgs& args, void* stream = nullptr) const {
     detail::check(adamas_encode(handle_.get(), &args, stream));
+  }
+  /// Compares codes with their keys and reports; rebuild also writes those that differ. See
+  /// adamas_check_args.
+  void check(const CheckArgs& args, void* stream = nullptr) const {
+    detail::check(adamas_check(handle_.get(), &args, stream));
+  }
+  void rebuild(const CheckArgs& args, void* stream = nullptr) const {
+    detail::check(adamas_rebuild(handle_.get(), &args, stream));
   }
   void codes_export(const CodesArgs& args, void* stream = nullptr) const {
     detail::check(adamas_codes_export(handle_.get(), &args, stream));

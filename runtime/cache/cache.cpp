@@ -321,7 +321,12 @@ Cache::Cache(CacheOptions options) : impl_(std::make_unique<Impl>(options)) {}
 
 Cache::~Cache() {
   // A child after fork has counted nothing, and another thread may have held a lock when it was made.
-  if (::getpid() == impl_->owner_process) impl_->tell_totals();
+  if (::getpid() != impl_->owner_process) return;
+  try {
+    impl_->tell_totals();
+  } catch (const std::exception&) {
+    // Out of memory, for one: counts are lost, which is no reason to end the host's process.
+  }
 }
 
 std::string Cache::default_directory() {

@@ -280,6 +280,20 @@ void check_encode(const Kernel& kernel, const adamas_encode_args& args) {
   }
 }
 
+void check_check(const Kernel& kernel, const adamas_check_args& args, bool mend) {
+  const adamas_encode_args encode{.cache = args.cache,
+                                  .codes = args.codes,
+                                  .slots = args.slots,
+                                  .first_slot = args.first_slot,
+                                  .count = args.count,
+                                  .key_thresholds = args.key_thresholds,
+                                  .counters = args.counters};
+  check_encode(kernel, encode);
+  if (!mend && args.stale == nullptr && args.counters == nullptr) {
+    refuse("counters", "null", "must be given, or `stale`: a check says what it found in them");
+  }
+}
+
 void check_codes(const Kernel& kernel, const adamas_codes_args& args) {
   check_count(args.count);
   check_pointer("codes", args.codes, kernel.device().alignment());

@@ -19,6 +19,8 @@ struct CallNeeds {
 void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas_call& call,
                 const CallNeeds& needs);
 void check_encode(const Kernel& kernel, const adamas_encode_args& args);
+/// @param mend  rebuild, which need not report
+void check_check(const Kernel& kernel, const adamas_check_args& args, bool mend);
 void check_codes(const Kernel& kernel, const adamas_codes_args& args);
 
 /// Strides with the documented default (0, 0 = dense) filled in.

@@ -36,6 +36,8 @@ adamas_status guarded(std::uint64_t context_id, Body&& body) noexcept {
   } catch (const codegen::Error& error) {
     remember_error(context_id, error);
     return error.code();
+  } catch (const std::bad_alloc&) {  // no memory for the message either
+    return ADAMAS_OUT_OF_MEMORY;
   } catch (...) {
     return ADAMAS_INTERNAL;
   }

@@ -24,6 +24,12 @@ using runtime::Magic;
 using runtime::sized_copy;
 using runtime::sized_fill;
 
+#define ADAMAS_TEXT_OF(number) #number
+#define ADAMAS_TEXT(number) ADAMAS_TEXT_OF(number)
+#define ADAMAS_VERSION_TEXT         \
+  ADAMAS_TEXT(ADAMAS_VERSION_MAJOR) \
+  "." ADAMAS_TEXT(ADAMAS_VERSION_MINOR) "." ADAMAS_TEXT(ADAMAS_VERSION_PATCH)
+
 runtime::LogFn log_function(const adamas_context_options& options) {
   if (options.log == nullptr) {
     return [](runtime::LogLevel level, const std::string& message) {
@@ -31,7 +37,11 @@ runtime::LogFn log_function(const adamas_context_options& options) {
     };
   }
   return [log = options.log, user = options.log_user](runtime::LogLevel level, const std::string& message) {
-    log(user, level == runtime::LogLevel::warning ? ADAMAS_LOG_WARNING : ADAMAS_LOG_INFO, message.c_str());
+    try {
+      log(user, level == runtime::LogLevel::warning ? ADAMAS_LOG_WARNING : ADAMAS_LOG_INFO, message.c_str());
+    } catch (...) {
+      // A host's logger that fails is no reason for a kernel to: the line is lost.
+    }
   };
 }
 
@@ -133,6 +143,11 @@ adamas_status run_call(const adamas_plan* plan, const adamas_call* call, void* s
                  [&] { operation(live_plan(plan), sized_copy(call, "call"), stream); });
 }
 
+adamas_status run_check(const adamas_kernel* kernel, const adamas_check_args* args, bool mend, void* stream) {
+  return guarded(error_scope(kernel, Magic::kernel),
+                 [&] { runtime::check(live_kernel(kernel), sized_copy(args, "args"), mend, stream); });
+}
+
 using CodesOperation = void (*)(const runtime::Kernel&, const adamas_codes_args&, runtime::Stream);
 adamas_status run_codes(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream,
                         CodesOperation operation) {
@@ -143,6 +158,8 @@ adamas_status run_codes(const adamas_kernel* kernel, const adamas_codes_args* ar
 }  // namespace
 
 extern "C" {
+
+const char* adamas_version() { return ADAMAS_VERSION_TEXT; }
 
 const char* adamas_status_name(adamas_status status) {
   switch (status) {
@@ -203,6 +220,7 @@ adamas_status adamas_context_create(const adamas_context_options* options, adama
                   .log = log_function(given)},
         .threads = given.threads,
         .parallel_for = {.function = given.parallel_for, .user = given.parallel_for_user},
+        .allocator = {.allocate = given.allocate, .release = given.release, .user = given.allocator_user},
         .policy = policy_of(given.compile),
         .tuning = optional_text(given.tuning)});
     const runtime::Device& device = handle.context->device();
@@ -367,6 +385,14 @@ adamas_status adamas_encode(const adamas_kernel* kernel, const adamas_encode_arg
                  [&] { runtime::encode(live_kernel(kernel), sized_copy(args, "args"), stream); });
 }
 
+adamas_status adamas_check(const adamas_kernel* kernel, const adamas_check_args* args, void* stream) {
+  return run_check(kernel, args, false, stream);
+}
+
+adamas_status adamas_rebuild(const adamas_kernel* kernel, const adamas_check_args* args, void* stream) {
+  return run_check(kernel, args, true, stream);
+}
+
 adamas_status adamas_codes_export(const adamas_kernel* kernel, const adamas_codes_args* args, void* stream) {
   return run_codes(kernel, args, stream, runtime::codes_export);
 }
@@ -432,12 +458,12 @@ adamas_status adamas_alloc(adamas_context* ctx, uint64_t bytes, void** out) {
   return guarded(error_scope(ctx, Magic::context), [&] {
     check_out(out, "out");
     *out = nullptr;
-    *out = live_context(ctx).device().allocate(bytes);
+    *out = live_context(ctx).memory().allocate(bytes);
   });
 }
 
 adamas_status adamas_free(adamas_context* ctx, void* pointer) {
-  return guarded(error_scope(ctx, Magic::context), [&] { live_context(ctx).device().release(pointer); });
+  return guarded(error_scope(ctx, Magic::context), [&] { live_context(ctx).memory().release(pointer); });
 }
 
 adamas_status adamas_copy(adamas_context* ctx, void* to, const void* from, uint64_t bytes,

@@ -70,6 +70,7 @@ TuningFile load_tunings(const ContextConfig& config, const Cache& cache) {
 
 Context::Context(const ContextConfig& config)
     : device_(open_device(config.device, config.threads, config.parallel_for)),
+      memory_(*device_, config.allocator),
       cache_(std::make_unique<Cache>(config.cache)),
       background_(std::make_unique<BackgroundCompiler>(*cache_)),
       policy_(config.policy),

@@ -11,6 +11,7 @@
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/device.hpp"
 #include "runtime/dispatch/background.hpp"
+#include "runtime/dispatch/memory.hpp"
 #include "runtime/dispatch/policy.hpp"
 #include "runtime/dispatch/tuning_file.hpp"
 
@@ -21,6 +22,7 @@ struct ContextConfig {
   CacheOptions cache = {};
   int threads = 0;
   HostParallelFor parallel_for = {};
+  HostAllocator allocator = {};
   CompilePolicy policy = CompilePolicy::allow;
   /// Tuning files, ':' between them, later ones win; nothing: $ADAMAS_TUNING, else the cache folder's tuning.json.
   std::optional<std::string> tuning = std::nullopt;
@@ -31,6 +33,7 @@ class Context {
   explicit Context(const ContextConfig& config);
 
   const Device& device() const { return *device_; }
+  const DeviceMemory& memory() const { return memory_; }
   Cache& cache() const { return *cache_; }
   CompilePolicy policy() const { return policy_; }
   const TuningFile& tunings() const { return tunings_; }
@@ -43,6 +46,7 @@ class Context {
 
  private:
   std::shared_ptr<Device> device_;
+  DeviceMemory memory_;
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<BackgroundCompiler> background_;  // ends before the cache it fills
   CompilePolicy policy_;

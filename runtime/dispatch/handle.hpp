@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include "runtime/dispatch/context.hpp"
@@ -44,13 +45,17 @@ class HandleStore {
   }
 
   /// @return  what the handle held, for the caller to let go of
-  static Handle take(Handle* handle) {
+  static Handle take(Handle* handle) noexcept {
     Handle content = std::move(*handle);
     *handle = Handle{};
     handle->magic = Magic::destroyed;
     HandleStore& store = instance();
     const std::lock_guard lock(store.mutex_);
-    store.destroyed_.push_back(handle);
+    try {
+      store.destroyed_.push_back(handle);
+    } catch (const std::bad_alloc&) {
+      // Without memory to remember it the place serves no other handle; it still says that it was destroyed.
+    }
     return content;
   }
 

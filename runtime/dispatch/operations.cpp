@@ -21,7 +21,7 @@ using codegen::Stage;
 // The kernels write what the host reads: one layout under two names.
 static_assert(sizeof(adamas_abi::Counters) == sizeof(adamas_counters));
 static_assert(offsetof(adamas_abi::Counters, rows) == offsetof(adamas_counters, rows));
-static_assert(offsetof(adamas_abi::Counters, tokens_encoded) == offsetof(adamas_counters, tokens_encoded));
+static_assert(offsetof(adamas_abi::Counters, tokens_stale) == offsetof(adamas_counters, tokens_stale));
 static_assert(static_cast<int>(adamas_abi::kLengthClamped) == ADAMAS_STATUS_LENGTH_CLAMPED);
 static_assert(static_cast<int>(adamas_abi::kBadTable) == ADAMAS_STATUS_BAD_TABLE);
 static_assert(static_cast<int>(adamas_abi::kBadSlot) == ADAMAS_STATUS_BAD_SLOT);
@@ -194,6 +194,22 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   args.key_thresholds = request.key_thresholds;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
   launch(kernel, Stage::encode, slots_shape(kernel, request.count), args, stream);
+}
+
+void check(const Kernel& kernel, const adamas_check_args& request, bool mend, Stream stream) {
+  check_check(kernel, request, mend);
+  if (request.count == 0) return;
+  Args args = kernel_args(kernel);
+  put_cache(args, kernel, request.cache);
+  args.codes = static_cast<unsigned char*>(request.codes);
+  args.slots = request.slots;
+  args.first_slot = request.first_slot;
+  args.count = request.count;
+  args.key_thresholds = request.key_thresholds;
+  args.bytes = request.stale;
+  args.mend = mend ? 1 : 0;
+  args.counters = static_cast<adamas_abi::Counters*>(request.counters);
+  launch(kernel, {Stage::check_codes}, slots_shape(kernel, request.count), args, stream);
 }
 
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {

@@ -10,6 +10,8 @@
 namespace adamas::runtime {
 
 void encode(const Kernel& kernel, const adamas_encode_args& args, Stream stream);
+/// @param mend  rebuild: codes that differ are written
+void check(const Kernel& kernel, const adamas_check_args& args, bool mend, Stream stream);
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream);
 void codes_import(const Kernel& kernel, const adamas_codes_args& args, Stream stream);
 

@@ -23,8 +23,12 @@ ADAMAS_INLINE bool adjacent(const Slot (&slots)[8]) {
   return is_run;
 }
 
-/// Encodes slots[0..used-1]; the other lanes repeat the first slot and are not written.
-ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, i64 head) {
+using U8x8 = Vec<u8, 8>;
+
+/// Codes of slots[0..used-1] from their keys: byte j of lane l's code row is rows[j][l]. The other lanes
+/// repeat the first slot.
+ADAMAS_INLINE void code_rows(const Args& args, Slot (&slots)[8], int used, i64 head,
+                             U8x8 (&rows)[kRowBytes]) {
   for (int lane = used; lane < 8; ++lane)
     slots[lane] = slots[0];
   const Kv::Raw* keys[8];
@@ -47,14 +51,17 @@ ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, 
   for (int i = 0; i < kHeadDim; ++i)
     codes[i] = bucket(rotated[i], thresholds);
 
-  using U8x8 = Vec<u8, 8>;
-  U8x8 rows[kRowBytes];
   ADAMAS_ROLLED
   for (int j = 0; j < kRowBytes; ++j) {
     const I32x8 both = pack_nibble(codes, 2 * j) | pack_nibble(codes, 2 * j + 1) << 4;
     rows[j] = __builtin_convertvector(both, U8x8);
   }
+}
 
+/// Encodes slots[0..used-1].
+ADAMAS_NOINLINE void encode_lanes(const Args& args, Slot (&slots)[8], int used, i64 head) {
+  U8x8 rows[kRowBytes];
+  code_rows(args, slots, used, head, rows);
   if (adjacent(slots)) {
     u8* const to = code_bytes(args, slots[0], head);
     ADAMAS_ROLLED

@@ -113,7 +113,7 @@ TEST_CASE("CPU generator: grids cover every slot, token, row and chunk") {
   const Shape shape{.batch = 5, .kv_heads = 2, .max_tokens = 3 * tuning.scan_tile, .slots = 65, .chunks = 7};
   const auto grid = [&](Stage stage) { return cpu_generator().grid(stage, spec, tuning, shape); };
 
-  for (const Stage stage : {Stage::encode, Stage::export_codes, Stage::import_codes}) {
+  for (const Stage stage : {Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes}) {
     CHECK(grid(stage).x == 2);
     CHECK(grid(stage).y == 2);
     CHECK(grid(stage).z == 1);

@@ -138,6 +138,7 @@ TEST_CASE("cuda: grids cover the work, and say so when a launch cannot") {
   };
   covers(Stage::encode, 2, 5, 1);  // 64 slots a block
   covers(Stage::import_codes, 2, 5, 1);
+  covers(Stage::check_codes, 2, 5, 1);
   covers(Stage::prepare_query, 1, 5, 6);
   covers(Stage::scan, 3, 5, 6);
   covers(Stage::select, 1, 20, 6);

@@ -103,6 +103,7 @@ TEST_CASE("every stage has a name of its own and belongs to a unit") {
   CHECK(entry_name(Stage::prepare_query) == "adamas_prepare_query");
   CHECK(name(Stage::merge) == "merge");
   CHECK(unit_of(Stage::import_codes) == Unit::encode);
+  CHECK(unit_of(Stage::check_codes) == Unit::encode);
   CHECK(unit_of(Stage::scan) == Unit::select);
   CHECK(unit_of(Stage::merge) == Unit::attend);
   CHECK(name(Unit::select) == "select");

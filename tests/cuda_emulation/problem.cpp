@@ -308,6 +308,13 @@ void Problem::export_codes() {
 
 void Problem::import_codes() { run({Stage::import_codes}, 1, slots()); }
 
+void Problem::check_codes(bool mend) {
+  bytes.assign(slots() * kKvHeads, 0xee);
+  args.bytes = bytes.data();
+  args.mend = mend ? 1 : 0;
+  run({Stage::check_codes}, 1, slots());
+}
+
 void Problem::select(bool as_slots) {
   const std::size_t lists = static_cast<std::size_t>(rows()) * selections();
   query_codes.assign(static_cast<std::size_t>(rows()) * query_heads() * spec.head_dim, 99);

@@ -33,6 +33,8 @@ class Problem {
   void encode_all();    ///< every slot of the cache
   void export_codes();  ///< -> bytes
   void import_codes();  ///< bytes -> codes
+  /// Every slot of the cache against its key; `bytes` then says what was out of step, [slots, kKvHeads].
+  void check_codes(bool mend);
   void select(bool slots);
   void decode_by_stages(std::int64_t dense_below);
   /// By the decode unit, in clusters of `blocks` (0: as many as its generator wants).

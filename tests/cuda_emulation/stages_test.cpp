@@ -54,6 +54,54 @@ TEST_CASE("encode gives the oracle's codes, and export and import move them unch
   });
 }
 
+TEST_CASE("check finds the codes that are not those of their keys, and mends them on request") {
+  for_each_problem(kKeyKinds, [](Problem& problem) {
+    problem.encode_all();
+    const auto all = static_cast<std::uint64_t>(problem.slots() * Problem::kKvHeads);
+    const auto check = [&](bool mend, const std::set<std::size_t>& stale) {
+      problem.counters = {};
+      problem.check_codes(mend);
+      std::set<std::size_t> found;
+      for (std::size_t i = 0; i < problem.bytes.size(); ++i) {
+        REQUIRE(problem.bytes[i] <= 1);
+        if (problem.bytes[i] == 1) found.insert(i);
+      }
+      CHECK(found == stale);
+      if (problem.spec.cache_form == codegen::CacheForm::pointers) {  // some pages have no memory
+        CHECK(problem.counters.tokens_checked < all);
+        CHECK(problem.counters.tokens_checked > stale.size());
+      } else {
+        CHECK(problem.counters.tokens_checked == all);
+      }
+      CHECK(problem.counters.tokens_stale == stale.size());
+    };
+    check(false, {});
+    const std::vector<unsigned char> right = problem.codes;
+
+    // One element of some token-heads of sequences, so that their pages have memory.
+    problem.export_codes();
+    std::set<std::size_t> changed;
+    const auto dim = static_cast<std::size_t>(problem.spec.head_dim);
+    for (int b = 0; b < problem.batch(); ++b) {
+      for (int p = b; p < problem.lengths[b]; p += 7) {
+        const std::size_t item = static_cast<std::size_t>(problem.slot(b, p)) * Problem::kKvHeads +
+                                 static_cast<std::size_t>(p % 2);
+        if (!changed.insert(item).second) continue;
+        unsigned char& code = problem.bytes[item * dim + static_cast<std::size_t>(p) % dim];
+        code = static_cast<unsigned char>((code + 1) % problem.spec.buckets);
+      }
+    }
+    CHECK(changed.size() > 2);
+    problem.import_codes();
+    const std::vector<unsigned char> wrong = problem.codes;
+    check(false, changed);
+    CHECK(problem.codes == wrong);
+    check(true, changed);
+    CHECK(problem.codes == right);
+    check(false, {});
+  });
+}
+
 TEST_CASE("an element is not above a threshold that it equals, whatever the signs of zeros") {
   for (const int index : {0, 1, 5, 8}) {  // a word of a key in a lane, and one key after the other
     for (const float zero : {0.0f, -0.0f}) {

@@ -1,34 +1,9 @@
 # Installs the build into a folder of its own, builds the consumer against that with find_package and with pkg-config,
-# and runs it. -DBUILD=, -DCONSUMER=, -DCXX=, -DGENERATOR=, -DPKG_CONFIG=, -DLIBDIR=, -DLIBEXECDIR=.
-execute_process(COMMAND mktemp -d OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+# with the shared library and with the static one, and runs it.
+# -DBUILD=, -DCONSUMER=, -DCXX=, -DGENERATOR=, -DPKG_CONFIG=, -DLIBDIR=, -DLIBEXECDIR=.
+cmake_minimum_required(VERSION 3.25)
+include(${CMAKE_CURRENT_LIST_DIR}/steps.cmake)
 set(prefix ${folder}/prefix)
-set(library_folder ${prefix}/${LIBDIR})
-
-function(fail)
-  file(REMOVE_RECURSE ${folder})
-  message(FATAL_ERROR ${ARGN})
-endfunction()
-
-# run(WHAT COMMAND...): stops the test, and cleans up, when the command fails; its output is in `said`.
-function(run what)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
-  if(NOT result EQUAL 0)
-    fail("${what} failed (${result}):\n${output}")
-  endif()
-  set(said "${output}" PARENT_SCOPE)
-endfunction()
-
-# expect(PROGRAM TEXT): what a consumer must print, on a cache of its own, with nothing of this machine's environment
-# that could show it the way to the compiler.
-function(expect program text)
-  execute_process(
-    COMMAND ${CMAKE_COMMAND} -E env --unset=ADAMAS_CC --unset=LD_LIBRARY_PATH ADAMAS_CACHE_DIR=${folder}/cache
-            ${program}
-    OUTPUT_VARIABLE output ERROR_VARIABLE output)
-  if(NOT output MATCHES "${text}")
-    fail("${program} was to print \"${text}\", and printed:\n${output}")
-  endif()
-endfunction()
 
 run("install" ${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix})
 run("configuring with find_package" ${CMAKE_COMMAND} -G ${GENERATOR} -S ${CONSUMER} -B ${folder}/build
@@ -42,6 +17,8 @@ expect(${folder}/build/consumer "^unavailable: .*adamas-cc")
 file(RENAME ${compiler}.gone ${compiler})
 expect(${folder}/build/consumer "^compiled 3\n$")
 expect(${folder}/build/consumer "^compiled 0\n$")
+# The static one is of the consumer's own folder, where there is no compiler: it takes what the other has compiled.
+expect(${folder}/build/consumer_static "^compiled 0\n$")
 
 if(NOT PKG_CONFIG)
   fail("pkg-config is missing (Debian package pkg-config)")
@@ -56,4 +33,12 @@ run("building with pkg-config" ${CXX} -std=c++20 ${CONSUMER}/consumer.cpp -o ${f
   -Wl,-rpath,${folder}/moved/${LIBDIR})
 file(REMOVE_RECURSE ${folder}/cache)
 expect(${folder}/with_pkg_config "^compiled 3\n$")
+run("pkg-config --static" ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${folder}/moved/${LIBDIR}/pkgconfig ${PKG_CONFIG}
+  --static --cflags --libs adamas)
+string(STRIP "${said}" flags)
+string(REPLACE "-ladamas" "-l:libadamas.a" flags "${flags}")
+separate_arguments(flags UNIX_COMMAND "${flags}")
+run("building with pkg-config --static" ${CXX} -std=c++20 ${CONSUMER}/consumer.cpp -o ${folder}/static_with_pkg_config
+  ${flags})
+expect(${folder}/static_with_pkg_config "^compiled 0\n$")
 file(REMOVE_RECURSE ${folder})
