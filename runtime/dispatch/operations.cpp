@@ -209,7 +209,7 @@ void check(const Kernel& kernel, const adamas_check_args& request, bool mend, St
   args.bytes = request.stale;
   args.mend = mend ? 1 : 0;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
-  launch(kernel, {Stage::check_codes}, slots_shape(kernel, request.count), args, stream);
+  launch(kernel, Stage::check_codes, slots_shape(kernel, request.count), args, stream);
 }
 
 void codes_export(const Kernel& kernel, const adamas_codes_args& args, Stream stream) {
