@@ -44,7 +44,7 @@ _COMPILER_HINT = (
 
 def of_status(status: str, message: str, field: str, value: str, rule: str, hint: str) -> Error:
     """What a failed C call raises."""
-    if status == "unavailable" and "adamas-cc=" in message:
+    if status == "unavailable" and "adamas-cc" in message:
         message, hint = f"{message}. {_COMPILER_HINT}", _COMPILER_HINT
     return _CLASSES.get(status, Error)(message, status, field, value, rule, hint)
 

@@ -121,7 +121,7 @@ std::optional<AnyView> view_of(const char* name, const ArrayArgument& given, boo
     }
     if (nb::try_cast<AnyView>(object, view)) return view;  // the buffer protocol
   } catch (nb::python_error& error) {
-    if (!error.matches(PyExc_BufferError) && !error.matches(PyExc_RuntimeError)) throw;
+    if (!error.matches(PyExc_Exception)) throw;  // an interrupt
     failure = text_of(error.value());
   }
   AnyView view;  // read-only NumPy arrays before NumPy 2.1 export a buffer only
