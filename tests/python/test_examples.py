@@ -30,3 +30,13 @@ def test_torch_decode():
     pytest.importorskip("torch")
     said = run("torch_decode.py", "--tokens", "600")
     assert "sparse path: yes" in said
+
+
+def test_readme_snippets_run():
+    """The Python of the README; of Hugging Face's it is compiled only, since it fetches a model."""
+    readme = (EXAMPLES.parents[1] / "README.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(snippets) == 2
+    exec(compile(snippets[0], "README.md", "exec"), {})
+    compile(snippets[1], "README.md", "exec")
+    assert all(len(snippet.splitlines()) <= 11 for snippet in snippets)

@@ -157,6 +157,18 @@ def test_beams_move_their_codes(context, llama):
     dense = llama.generate(**inputs, **options)
     hf.enable(llama, budget=256, context=context)
     assert torch.equal(llama.generate(**inputs, **options), dense)
+    hf.enable(llama, budget=128, context=context)
+    ids = prompt(2, 200)["input_ids"]
+    swapped, straight = hf.Cache(llama, 256), hf.Cache(llama, 256)
+    token = torch.tensor([[5], [6]])
+    with torch.no_grad():
+        llama(ids, past_key_values=swapped)
+        swapped.reorder_cache(torch.tensor([1, 0]))
+        llama(ids.flip(0), past_key_values=straight)
+        a, b = (llama(token, past_key_values=cache).logits for cache in (swapped, straight))
+    assert torch.allclose(a, b, atol=1e-5)
+    for ours, theirs in zip(swapped.layers, straight.layers):
+        assert torch.equal(ours.step.codes, theirs.step.codes)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
