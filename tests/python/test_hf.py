@@ -25,6 +25,15 @@ MODELS = {
     "llama-mha": (transformers.LlamaConfig, dict(num_key_value_heads=4)),
     "qwen2": (transformers.Qwen2Config, dict(num_key_value_heads=1)),
     "qwen3": (transformers.Qwen3Config, dict(num_key_value_heads=4)),
+    "qwen2-mixed": (
+        transformers.Qwen2Config,
+        dict(
+            num_key_value_heads=1,
+            use_sliding_window=True,
+            sliding_window=90,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+        ),
+    ),
     "mistral": (transformers.MistralConfig, dict(num_key_value_heads=1, sliding_window=None)),
     "mistral-window": (transformers.MistralConfig, dict(num_key_value_heads=1, sliding_window=90)),
 }
