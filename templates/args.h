@@ -93,11 +93,13 @@ struct Args {
   int batch, kv_heads;
   int chunks;      // chunks that `partial` has room for, per row and query head
   int all_tokens;  // dense: every row attends to all it sees
-  int write_slots;
+  union {
+    int write_slots;  // select, decode: slots in place of positions
+    int mend;         // check: write the codes that are out of step
+  };
   int ring_stages;      // decode: pieces of codes that each warp has room for, 2 to 4
   int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
   int window;
-  int mend;  // check: write the codes that are out of step
   float scale, soft_cap;
 };
 

@@ -2,9 +2,12 @@
 #include "runtime/cache/entry.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
 
 #include "codegen/error.hpp"
 #include "runtime/cache/digest.hpp"
@@ -63,6 +66,100 @@ bool has_other_schema(std::span<const std::byte> file) {
   std::memcpy(&schema, file.data() + kSchemaAt, sizeof schema);
   return schema != kSchema;
 }
+
+/// Takes an EntryInfo out of its JSON as it is parsed: a tree of values allocates in its destructor, and
+/// where that fails the host's process ends. Unknown keys are passed over, if their values are plain.
+class MetadataReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  /// Nothing unless every field was there, with a value of its type.
+  std::optional<EntryInfo> result() && {
+    return seen_ == kAll ? std::optional(std::move(info_)) : std::nullopt;
+  }
+
+  bool start_object(std::size_t) override { return ++depth_ == 1; }
+  bool end_object() override { return --depth_ == 0; }
+  bool key(string_t& name) override {
+    key_ = std::move(name);
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    if (depth_ != 1 || key_ != "options") return false;
+    ++depth_;
+    info_.options.clear();
+    return true;
+  }
+  bool end_array() override {
+    --depth_;
+    return saw(kOptions);
+  }
+  bool string(string_t& value) override {
+    if (depth_ == 2) {
+      info_.options.push_back(std::move(value));
+      return true;
+    }
+    const auto field =
+        std::find_if(kTexts.begin(), kTexts.end(), [&](const Text& t) { return t.key == key_; });
+    if (field == kTexts.end()) return other();
+    info_.*field->member = std::move(value);
+    return saw(std::uint32_t{1} << (field - kTexts.begin()));
+  }
+  bool number_integer(number_integer_t value) override {
+    return number(static_cast<double>(value), static_cast<std::int64_t>(value));
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    return number(static_cast<double>(value), static_cast<std::int64_t>(value));
+  }
+  bool number_float(number_float_t value, const string_t&) override {
+    if (key_ == "created_us") return false;
+    return number(value, 0);
+  }
+  bool null() override { return other(); }
+  bool boolean(bool) override { return other(); }
+  bool binary(binary_t&) override { return false; }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override {
+    return false;
+  }
+
+ private:
+  struct Text {
+    std::string_view key;
+    std::string EntryInfo::* member;
+  };
+  static constexpr std::array<Text, 6> kTexts{{{"digest", &EntryInfo::digest},
+                                               {"unit", &EntryInfo::unit},
+                                               {"spec", &EntryInfo::spec},
+                                               {"tuning", &EntryInfo::tuning},
+                                               {"target", &EntryInfo::target},
+                                               {"compiler", &EntryInfo::compiler}}};
+  static constexpr std::uint32_t kOptions = 1U << 6, kCompileMs = 1U << 7, kCreatedUs = 1U << 8,
+                                 kAll = (1U << 9) - 1;
+
+  bool saw(std::uint32_t field) {
+    seen_ |= field;
+    return true;
+  }
+  bool number(double value, std::int64_t whole) {
+    if (depth_ == 1 && key_ == "compile_ms") {
+      info_.compile_ms = value;
+      return saw(kCompileMs);
+    }
+    if (depth_ == 1 && key_ == "created_us") {
+      info_.created_us = whole;
+      return saw(kCreatedUs);
+    }
+    return other();
+  }
+  /// A value that no field takes: harmless, if its key is none of the fields'.
+  bool other() const {
+    const bool text = std::any_of(kTexts.begin(), kTexts.end(), [&](const Text& t) { return t.key == key_; });
+    return depth_ == 1 && !text && key_ != "options" && key_ != "compile_ms" && key_ != "created_us";
+  }
+
+  EntryInfo info_;
+  std::string key_;
+  std::uint32_t seen_ = 0;
+  int depth_ = 0;
+};
 
 }  // namespace
 
@@ -123,22 +220,13 @@ std::optional<std::uint32_t> metadata_bytes(std::span<const std::byte> header, s
 }
 
 std::optional<EntryInfo> decode_metadata(std::string_view text) {
+  MetadataReader reader;
   try {
-    const auto json = nlohmann::json::parse(text);
-    EntryInfo info;
-    json.at("digest").get_to(info.digest);
-    json.at("unit").get_to(info.unit);
-    json.at("spec").get_to(info.spec);
-    json.at("tuning").get_to(info.tuning);
-    json.at("target").get_to(info.target);
-    json.at("options").get_to(info.options);
-    json.at("compiler").get_to(info.compiler);
-    json.at("compile_ms").get_to(info.compile_ms);
-    json.at("created_us").get_to(info.created_us);
-    return info;
+    if (!nlohmann::json::sax_parse(text, &reader)) return std::nullopt;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
   }
+  return std::move(reader).result();
 }
 
 }  // namespace adamas::runtime
