@@ -92,44 +92,35 @@ nb::object as_bits(const nb::object& object) {
 
 /// The capsule of the object's own __dlpack__, without any synchronisation: launches go to the stream that
 /// the producer works on.
-nb::object capsule_of(const nb::object& object) {
+nb::object capsule_of(const nb::object& object, bool versioned) {
   const auto device = nb::cast<nb::tuple>(object.attr("__dlpack_device__")());
   const bool host = nb::cast<int>(nb::int_(device[0])) == nb::device::cpu::value;
   nb::dict arguments;
   if (!host) arguments["stream"] = -1;
-  arguments["max_version"] = nb::make_tuple(1, 1);
-  const nb::object method = object.attr("__dlpack__");
-  try {
-    return method(**arguments);
-  } catch (nb::python_error& error) {
-    if (!error.matches(PyExc_TypeError)) throw;  // a producer from before max_version
-  }
-  PyDict_DelItemString(arguments.ptr(), "max_version");
-  return method(**arguments);
+  if (versioned) arguments["max_version"] = nb::make_tuple(1, 1);
+  return object.attr("__dlpack__")(**arguments);
 }
 
+/// Unversioned capsules first: every producer has them, every nanobind reads them, and one that is to be
+/// written must not be read-only, which they cannot say. What is only read may come versioned, or as a
+/// buffer.
 template <class AnyView>
-std::optional<AnyView> view_of(const char* name, const ArrayArgument& given, bool& exported) {
+std::optional<AnyView> view_of(const ArrayArgument& given, std::string& failure) {
+  constexpr bool kRead = std::is_same_v<AnyView, View>;
   const nb::object object = as_bits(given.object);
-  std::string failure;
-  try {
-    AnyView view;
-    if (nb::hasattr(object, "__dlpack__")) {
-      exported = true;
-      if (nb::try_cast<AnyView>(capsule_of(object), view)) return view;
-      return std::nullopt;
+  AnyView view;
+  if (nb::hasattr(object, "__dlpack__")) {
+    for (const bool versioned : {false, true}) {
+      if (versioned && !kRead) break;
+      try {
+        if (nb::try_cast<AnyView>(capsule_of(object, versioned), view)) return view;
+      } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_Exception)) throw;  // an interrupt
+        if (failure.empty()) failure = text_of(error.value());
+      }
     }
-    if (nb::try_cast<AnyView>(object, view)) return view;  // the buffer protocol
-  } catch (nb::python_error& error) {
-    if (!error.matches(PyExc_Exception)) throw;  // an interrupt
-    failure = text_of(error.value());
   }
-  AnyView view;  // read-only NumPy arrays before NumPy 2.1 export a buffer only
-  if (std::is_same_v<AnyView, View> && PyObject_CheckBuffer(object.ptr()) &&
-      nb::try_cast<AnyView>(object, view))
-    return view;
-  if (!failure.empty())
-    refuse(name, type_text(object) + " that cannot be shared: " + failure, "an array of DLPack");
+  if (kRead && PyObject_CheckBuffer(object.ptr()) && nb::try_cast<AnyView>(object, view)) return view;
   return std::nullopt;
 }
 
@@ -179,11 +170,13 @@ void check_strides(const char* name, const Array& array, const Wanted& wanted) {
 template <class AnyView>
 Array checked_view(const char* name, const ArrayArgument& given, const DeviceId& device,
                    const Wanted& wanted) {
-  bool exported = false;
-  const std::optional<AnyView> view = view_of<AnyView>(name, given, exported);
+  std::string failure;
+  const std::optional<AnyView> view = view_of<AnyView>(given, failure);
+  if (!view && !failure.empty()) {
+    refuse(name, type_text(given.object) + " that cannot be shared: " + failure,
+           wanted.writable ? "an array that can be written" : "an array of DLPack");
+  }
   if (!view) {
-    if (exported)
-      refuse(name, type_text(given.object) + " that is read-only", "an array that can be written");
     throw nb::type_error((std::string(name) + ": " + type_text(given.object) +
                           "; wanted an array of DLPack: torch, CuPy, JAX, NumPy")
                              .c_str());

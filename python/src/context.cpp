@@ -124,7 +124,8 @@ void bind_context(nb::module_& module) {
   nb::class_<Context>(module, "Context")
       .def(nb::init<const std::string&, const std::optional<std::string>&, int,
                     const std::optional<std::string>&, const std::string&>(),
-           nb::arg("device"), nb::arg("cache_dir"), nb::arg("threads"), nb::arg("packs"), nb::arg("compile"))
+           nb::arg("device"), nb::arg("cache_dir").none(), nb::arg("threads"), nb::arg("packs").none(),
+           nb::arg("compile"))
       .def_prop_ro(
           "device", [](const Context& self) { return std::string(self.info().device); }, "'cpu' or 'cuda:N'.")
       .def_prop_ro(

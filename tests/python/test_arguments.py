@@ -145,11 +145,11 @@ CASES = {
         "dense",
     ),
     # what can't be written
-    "out read-only": (decode(out=lambda g: read_only(g.out)), "out", "read-only", "can be written"),
+    "out read-only": (decode(out=lambda g: read_only(g.out)), "out", "readonly", "can be written"),
     "codes read-only": (
         lambda g: g.kernels.encode(g.cache, read_only(g.codes), g.thresholds),
         "codes",
-        "read-only",
+        "readonly",
         "can be written",
     ),
     # combinations
@@ -273,7 +273,7 @@ def test_another_device(given):
 
         def __dlpack__(self, *, stream=None, max_version=None):
             assert stream == -1
-            return given.query.__dlpack__(max_version=(1, 1))
+            return given.query.__dlpack__(max_version=max_version)
 
     decode(query=lambda g: OnGpu())(given)  # the capsule decides, and this one's memory is the CPU's
     with pytest.raises(ValueError, match="device"):
