@@ -97,7 +97,7 @@ TEST_CASE("tuning file: the nearest shape decides, of the own device if it has a
   CHECK(entries_for(file, spec, "sm_80", "card").empty());
   CHECK(nearest_entry(own, {.batch = 2, .kv_heads = 8, .tokens = 30000})->shape.batch == 1);
   CHECK(nearest_entry(own, {.batch = 8, .kv_heads = 8, .tokens = 131072})->shape.batch == 16);
-  CHECK(nearest_entry({}, {}) == nullptr);
+  CHECK(runtime::nearest_entry({}, {}) == nullptr);
 }
 
 TEST_CASE("tuning file: a path that cannot be read or written is named") {

@@ -40,7 +40,7 @@ struct Trial {
   double ratio = 0;   ///< of its time to candidate 0's of the same round, median
   double spread = 0;  ///< of that ratio: half the distance between its quartiles
   int passes = 0;
-  std::string why;  ///< failed: what happened
+  std::string why = {};  ///< failed: what happened
 };
 
 struct SearchOptions {
