@@ -57,7 +57,7 @@ test_test_runs_ci_and_sanitizers() {
 test_test_full_adds_the_full_label() {
   project true
   run 0 tools/test --full --no-install
-  expect_call "setup --all --no-install"
+  expect_call "setup --all --full --no-install"
   expect_call slow
 }
 
