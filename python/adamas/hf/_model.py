@@ -32,7 +32,8 @@ def enable(
     context       an adamas.Context of the model's device; None makes one
 
     model.generate() then makes an adamas.hf.Cache by itself; other callers pass one as past_key_values. With any other
-    cache, and in prefill, attention stays dense (SDPA). Enabling again replaces the settings.
+    cache, in prefill and in assisted generation, attention stays dense (SDPA). The model is on one device. Enabling
+    again replaces the settings.
 
     ValueError: a model whose attention cannot be replaced, a dtype or Spec that is not supported. adamas.Error: a
     device that does not work.
