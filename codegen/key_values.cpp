@@ -1,6 +1,7 @@
 // Splitting `key=value` text and checking its values. No default and no rule of Spec or Tuning is known here.
 #include "codegen/key_values.hpp"
 
+#include <sstream>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -64,6 +65,14 @@ std::optional<std::int64_t> integer_in(std::string_view text) {
 }
 
 }  // namespace
+
+std::vector<std::string> words_of(std::string_view text) {
+  std::istringstream stream{std::string(text)};
+  std::vector<std::string> words;
+  for (std::string word; stream >> word;)
+    words.push_back(word);
+  return words;
+}
 
 KeyValues::KeyValues(std::string_view what, std::string_view text, std::span<const std::string_view> keys) {
   for (std::size_t at = text.find_first_not_of(kBlanks); at != text.npos;) {

@@ -9,8 +9,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace adamas::codegen {
+
+/// What white space separates.
+std::vector<std::string> words_of(std::string_view text);
 
 class KeyValues {
  public:

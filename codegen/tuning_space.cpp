@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <map>
 #include <span>
-#include <sstream>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/key_values.hpp"
 #include "codegen/target.hpp"
 #include "templates/tuning_space.h"
 
@@ -28,14 +28,6 @@ using templates::TuningValues;
 std::span<const TuningValues> values_of(std::string_view target) {
   if (is_cuda_target(target)) return templates::kCudaTuningSpace;
   return templates::kCpuTuningSpace;
-}
-
-std::vector<std::string> words_of(std::string_view text) {
-  std::istringstream stream{std::string(text)};
-  std::vector<std::string> words;
-  for (std::string word; stream >> word;)
-    words.push_back(word);
-  return words;
 }
 
 std::vector<std::pair<std::string, std::string>> pairs_of(const Tuning& tuning) {

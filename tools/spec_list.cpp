@@ -10,22 +10,16 @@
 #include <sstream>
 
 #include "codegen/error.hpp"
+#include "codegen/key_values.hpp"
 #include "codegen/target.hpp"
 
 namespace adamas::tools {
 namespace {
 
 using codegen::Error;
+using codegen::words_of;
 
 constexpr std::size_t kMostSpecs = 100'000;  // beyond, somebody has mistyped a range
-
-std::vector<std::string> words_of(std::string_view text) {
-  std::istringstream stream{std::string(text)};
-  std::vector<std::string> words;
-  for (std::string word; stream >> word;)
-    words.push_back(word);
-  return words;
-}
 
 /// Calls `visit` with each line that says something, without its remark, and where it stands.
 void for_each_line(const std::string& name, std::string_view text,

@@ -180,11 +180,9 @@ void attend_to_all(const Plan& plan, const adamas_call& call, Stream stream) {
   launch(plan, {Stage::attend, Stage::merge}, shape, args, stream);
 }
 
-}  // namespace
-
-void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stream) {
-  check_encode(kernel, request);
-  if (request.count == 0) return;
+/// Of encode and check, which read keys and write codes.
+template <class Request>
+Args keys_args(const Kernel& kernel, const Request& request) {
   Args args = kernel_args(kernel);
   put_cache(args, kernel, request.cache);
   args.codes = static_cast<unsigned char*>(request.codes);
@@ -193,22 +191,24 @@ void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stre
   args.count = request.count;
   args.key_thresholds = request.key_thresholds;
   args.counters = static_cast<adamas_abi::Counters*>(request.counters);
+  return args;
+}
+
+}  // namespace
+
+void encode(const Kernel& kernel, const adamas_encode_args& request, Stream stream) {
+  check_encode(kernel, request);
+  if (request.count == 0) return;
+  const Args args = keys_args(kernel, request);
   launch(kernel, Stage::encode, slots_shape(kernel, request.count), args, stream);
 }
 
 void check(const Kernel& kernel, const adamas_check_args& request, bool mend, Stream stream) {
   check_check(kernel, request, mend);
   if (request.count == 0) return;
-  Args args = kernel_args(kernel);
-  put_cache(args, kernel, request.cache);
-  args.codes = static_cast<unsigned char*>(request.codes);
-  args.slots = request.slots;
-  args.first_slot = request.first_slot;
-  args.count = request.count;
-  args.key_thresholds = request.key_thresholds;
+  Args args = keys_args(kernel, request);
   args.bytes = request.stale;
   args.mend = mend ? 1 : 0;
-  args.counters = static_cast<adamas_abi::Counters*>(request.counters);
   launch(kernel, Stage::check_codes, slots_shape(kernel, request.count), args, stream);
 }
 

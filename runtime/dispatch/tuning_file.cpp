@@ -110,22 +110,25 @@ void TuningFile::merge(const TuningFile& other) {
     put(entry);
 }
 
+ordered_json json_of(const TunedEntry& entry) {
+  return {{"spec", entry.spec},
+          {"target", entry.target},
+          {"batch", entry.shape.batch},
+          {"kv_heads", entry.shape.kv_heads},
+          {"tokens", entry.shape.tokens},
+          {"tuning", entry.tuning},
+          {"device_name", entry.device_name},
+          {"driver", entry.driver},
+          {"library", entry.library},
+          {"us", entry.us},
+          {"default_us", entry.default_us},
+          {"dense_us", entry.dense_us}};
+}
+
 std::string TuningFile::text() const {
   ordered_json entries = ordered_json::array();
-  for (const TunedEntry& entry : entries_) {
-    entries.push_back({{"spec", entry.spec},
-                       {"target", entry.target},
-                       {"batch", entry.shape.batch},
-                       {"kv_heads", entry.shape.kv_heads},
-                       {"tokens", entry.shape.tokens},
-                       {"tuning", entry.tuning},
-                       {"device_name", entry.device_name},
-                       {"driver", entry.driver},
-                       {"library", entry.library},
-                       {"us", entry.us},
-                       {"default_us", entry.default_us},
-                       {"dense_us", entry.dense_us}});
-  }
+  for (const TunedEntry& entry : entries_)
+    entries.push_back(json_of(entry));
   return ordered_json{{"adamas_tuning", kVersion}, {"entries", entries}}.dump(1) + "\n";
 }
 

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 namespace adamas::runtime {
 
 /// The shape of a call: what a Tuning is chosen by.
@@ -33,6 +35,9 @@ struct TunedEntry {
   std::string device_name = {}, driver = {}, library = {};
   double us = 0, default_us = 0, dense_us = 0;
 };
+
+/// As the file has it.
+nlohmann::ordered_json json_of(const TunedEntry& entry);
 
 class TuningFile {
  public:

@@ -108,7 +108,7 @@ class WorkerMeter : public Meter {
         observer_(observer),
         ready_(tunings.size()) {}
 
-  /// What the worker says of the device.
+  /// What the worker says of the shape.
   const json& description() {
     revive();
     return description_;

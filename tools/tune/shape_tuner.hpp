@@ -35,7 +35,7 @@ ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
                        const std::map<std::string, Trial>& known, const std::function<bool()>& stop,
                        TuneObserver& observer);
 
-/// What a worker says of the device and the Spec's target there. @throws codegen::Error
+/// Opens the shape on a worker, and returns what it says of it. @throws codegen::Error
 nlohmann::json open_shape(WorkerProcess& worker, const TuneTask& task, const runtime::TunedShape& shape,
                           const std::string& tuning, bool dense);
 

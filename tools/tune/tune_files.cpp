@@ -57,21 +57,6 @@ std::string ratio(double above, double below) {
   return above > 0 && below > 0 ? fmt::format("{:.3f}x", above / below) : "-";
 }
 
-nlohmann::ordered_json json_of(const TunedEntry& entry) {
-  return {{"spec", entry.spec},
-          {"target", entry.target},
-          {"batch", entry.shape.batch},
-          {"kv_heads", entry.shape.kv_heads},
-          {"tokens", entry.shape.tokens},
-          {"tuning", entry.tuning},
-          {"device_name", entry.device_name},
-          {"driver", entry.driver},
-          {"library", entry.library},
-          {"us", entry.us},
-          {"default_us", entry.default_us},
-          {"dense_us", entry.dense_us}};
-}
-
 int show(const FileOptions& options) {
   const TuningFile file = files_of(options);
   if (options.json) {

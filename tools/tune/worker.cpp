@@ -17,7 +17,6 @@
 #include "codegen/error.hpp"
 #include "codegen/spec.hpp"
 #include "runtime/numbers.hpp"
-#include "tools/bandwidth.hpp"
 #include "tools/bench_data.hpp"
 #include "tools/bench_shapes.hpp"
 #include "tools/cli.hpp"
@@ -84,15 +83,8 @@ class Bench {
     counts_.emplace(context_.allocate<std::int32_t>(lists()));
   }
 
-  json describe() {
-    const auto info = context_.info();
-    return {{"device", info.device},
-            {"device_name", info.device_name},
-            {"target", first_.info().target},
-            {"bytes", bytes_},
-            {"processors", device_->processors()},
-            {"read_gbps", measure_bandwidth(*device_)}};
-  }
+  /// Bytes that a step must read.
+  json describe() const { return {{"bytes", bytes_}}; }
 
   json prepare(const std::string& tuning) {
     if (candidates_.contains(tuning)) return json::object();
@@ -123,8 +115,6 @@ class Bench {
     }
     return {{"us", us}};
   }
-
-  void forget(const std::string& tuning) { candidates_.erase(tuning); }
 
  private:
   std::size_t lists() const {
@@ -212,10 +202,6 @@ json answer_to(const json& request, std::unique_ptr<Bench>& bench) {
   if (!bench) throw std::runtime_error("nothing is open");
   if (operation == "prepare") return bench->prepare(request.at("tuning"));
   if (operation == "measure") return bench->measure(request.at("tunings"), request.at("rounds"));
-  if (operation == "forget") {
-    bench->forget(request.at("tuning"));
-    return json::object();
-  }
   throw std::runtime_error("unknown operation " + operation);
 }
 
