@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kWarp = 32;
 
-/// sizeof(AttendShared): queries or slices, then weights, then places.
+/// sizeof(DenseShared) of dense_chunk.cuh: queries or slices, then weights, then places.
 std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   constexpr std::int64_t kFloat = 4;
   const std::int64_t place = spec.tables == Tables::split ? 12 : 8;
@@ -23,6 +23,18 @@ std::int64_t dense_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   const std::int64_t sums = slices * heads_at_once * spec.value_dim * kFloat;
   return round_up(
       std::max(queries, sums) + heads_at_once * tuning.dense_chunk * kFloat + tuning.dense_chunk * place, 16);
+}
+
+/// Shared memory for half a tile: 16 rows of K or V, which begin in different banks.
+std::int64_t half_tile_bytes(const Spec& spec) {
+  return 16 * (std::max(spec.head_dim, spec.value_dim) * 2 + 16);
+}
+
+/// sizeof(DenseShared) of dense_tiles.cuh: rings or sums, then where rows are.
+std::int64_t dense_tiles_bytes(const Spec& spec, const Tuning& tuning, const CudaDenseTiles& tiles) {
+  const std::int64_t rings = tiles.warps * tiles.slots * half_tile_bytes(spec);
+  const std::int64_t sums = std::int64_t{tiles.warps} * tiles.head_tiles * 8 * (spec.value_dim + 2) * 4;
+  return round_up(std::max(rings, sums), 16) + std::int64_t{16} * tuning.dense_chunk;
 }
 
 /// sizeof(ListShared): queries, then strands.
@@ -70,8 +82,26 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   return cuda;
 }
 
+CudaDenseTiles cuda_dense_tiles(const Spec& spec, const Tuning& tuning) {
+  const bool fits_registers = spec.head_dim <= 256 && spec.value_dim <= 256;
+  const bool is_16_bit = spec.kv_type == ElementType::f16 || spec.kv_type == ElementType::bf16;
+  if (!fits_registers || !is_16_bit || spec.q_type != spec.kv_type) return {};
+  // Two blocks a multiprocessor where it has 227 KB, one where it has 99.
+  constexpr std::int64_t kRings = 72 * 1024;
+  const std::int64_t half_tile = half_tile_bytes(spec);
+  CudaDenseTiles tiles{.warps = tuning.threads / kWarp, .slots = 0, .head_tiles = 1};
+  while (tiles.warps > 1 && 2 * tiles.warps * half_tile > kRings)
+    tiles.warps /= 2;
+  tiles.slots = static_cast<int>(std::clamp<std::int64_t>(kRings / (tiles.warps * half_tile), 2, 4));
+  if (spec.group > 8 && spec.head_dim <= 128 && spec.value_dim <= 128) tiles.head_tiles = 2;
+  return tiles;
+}
+
 std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {
-  return std::max(dense_chunk_bytes(spec, tuning), list_chunk_bytes(spec));
+  const CudaDenseTiles tiles = cuda_dense_tiles(spec, tuning);
+  const std::int64_t dense =
+      tiles.warps > 0 ? dense_tiles_bytes(spec, tuning, tiles) : dense_chunk_bytes(spec, tuning);
+  return std::max(dense, list_chunk_bytes(spec));
 }
 
 std::int64_t cuda_shared_limit(int architecture) {

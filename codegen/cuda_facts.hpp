@@ -12,13 +12,13 @@ namespace adamas::codegen {
 
 struct CudaFacts {
   Facts facts;
-  int words;           ///< 32-bit words of one bit plane of a vector
-  int query_planes;    ///< bit planes of a prepared query
-  int prepared_bytes;  ///< of one prepared query, a multiple of 64
-  int words_at_once;   ///< words of a plane that the scan keeps in registers
-  int rotate_scratch;  ///< floats of shared memory a warp needs to rotate a vector; 1 if none
-  bool keys_in_lanes;  ///< whether encode keeps a word of a key in a lane, see templates/cuda/encode.cuh
-  int slots_per_warp;  ///< that a warp of encode, export and import works through
+  int words;               ///< 32-bit words of one bit plane of a vector
+  int query_planes;        ///< bit planes of a prepared query
+  int prepared_bytes;      ///< of one prepared query, a multiple of 64
+  int words_at_once;       ///< words of a plane that the scan keeps in registers
+  int rotate_scratch;      ///< floats of shared memory a warp needs to rotate a vector; 1 if none
+  bool keys_in_lanes;      ///< whether encode keeps a word of a key in a lane, see templates/cuda/encode.cuh
+  int slots_per_warp;      ///< that a warp of encode, export and import works through
   int list_heads;          ///< query heads that share a list
   int list_passes;         ///< in which they are attended to
   int list_heads_at_once;  ///< of each pass
@@ -36,7 +36,16 @@ inline constexpr int kCudaPrepareThreads = 128;
 inline constexpr int kCudaMergeThreads = 256;   ///< at least value_dim / 2
 inline constexpr int kCudaMostHeadsAtOnce = 8;  ///< query heads for which attend keeps sums in registers
 
-/// Dynamic shared memory of attend: the larger of templates/cuda/attend.cuh's AttendShared and ListShared.
+/// How attend's warps share a chunk of a row that attends to all, see templates/cuda/dense_tiles.cuh.
+struct CudaDenseTiles {
+  int warps;  ///< that have tiles; 0: the Spec is not for tensor cores, see templates/cuda/dense_chunk.cuh
+  int slots;  ///< halves of tiles in a warp's ring
+  int head_tiles;  ///< of 8 query heads, that are taken at once
+};
+CudaDenseTiles cuda_dense_tiles(const Spec&, const Tuning&);
+
+/// Dynamic shared memory of attend: the larger of DenseShared (templates/cuda/dense_tiles.cuh
+/// or dense_chunk.cuh) and ListShared (attend.cuh).
 std::int64_t cuda_attend_shared_bytes(const Spec&, const Tuning&);
 
 /// Shared memory that a block may have on an architecture (80, 90, ...).

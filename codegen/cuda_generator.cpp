@@ -50,21 +50,27 @@ constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/cod
 constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
                                      "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
                                      "cuda/select.cuh"};
-constexpr std::string_view kAttend[]{"cuda/row.cuh",     "cuda/place.cuh",
-                                     "cuda/partial.cuh", "cuda/list_attention.cuh",
-                                     "cuda/attend.cuh",  "cuda/merge.cuh"};
+constexpr std::string_view kAttend[]{
+    "cuda/row.cuh",   "cuda/place.cuh",       "cuda/partial.cuh", "cuda/list_attention.cuh",
+    "cuda/dense.cuh", "cuda/dense_chunk.cuh", "cuda/attend.cuh",  "cuda/merge.cuh"};
+constexpr std::string_view kAttendOnTiles[]{
+    "cuda/row.cuh",        "cuda/place.cuh", "cuda/partial.cuh",     "cuda/list_attention.cuh",
+    "cuda/copy_async.cuh", "cuda/dense.cuh", "cuda/tensor_core.cuh", "cuda/dense_tiles.cuh",
+    "cuda/attend.cuh",     "cuda/merge.cuh"};
 constexpr std::string_view kDecode[]{
-    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
-    "cuda/partial.cuh",     "cuda/list_attention.cuh", "cuda/cluster.cuh",       "cuda/decode_layout.cuh",
-    "cuda/decode_scan.cuh", "cuda/decode_select.cuh",  "cuda/decode_attend.cuh", "cuda/decode.cuh"};
+    "cuda/row.cuh",           "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
+    "cuda/partial.cuh",       "cuda/list_attention.cuh", "cuda/copy_async.cuh",    "cuda/cluster.cuh",
+    "cuda/decode_layout.cuh", "cuda/decode_scan.cuh",    "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
+    "cuda/decode.cuh"};
 
-UnitTemplates templates_of(Unit unit) {
+UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
   switch (unit) {
     case Unit::encode:
       return {kRotatingPieces, kEncode};
     case Unit::select:
       return {kRotatingPieces, kSelect};
     case Unit::attend:
+      if (dense_on_tiles) return {kPlainPieces, kAttendOnTiles};
       return {kPlainPieces, kAttend};
     case Unit::decode:
       return {kDecodePieces, kDecode};
@@ -132,7 +138,7 @@ class CudaGenerator final : public Generator {
 
   std::string emit(const Spec& spec, const Tuning& tuning, std::string_view target,
                    Unit unit) const override {
-    const UnitTemplates parts = templates_of(unit);
+    const UnitTemplates parts = templates_of(unit, cuda_dense_tiles(spec, tuning).warps > 0);
     std::string text = fmt::format("// adamas-jit: unit {} for {}\n// Spec: {}\n// Tuning: {}\n\n",
                                    name(unit), target, spec.text(), tuning.text());
     for (const std::string_view path : parts.before) {

@@ -79,6 +79,11 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kPrepareThreads", kCudaPrepareThreads);
   text += integer("kMergeThreads", kCudaMergeThreads);
   text += integer("kMostHeadsAtOnce", kCudaMostHeadsAtOnce);
+  if (const CudaDenseTiles tiles = cuda_dense_tiles(spec, tuning); tiles.warps > 0) {
+    text += integer("kDenseWarps", tiles.warps);
+    text += integer("kDenseSlots", tiles.slots);
+    text += integer("kDenseHeadTiles", tiles.head_tiles);
+  }
   text += integer("kAttendSharedBytes", cuda_attend_shared_bytes(spec, tuning));
   text += fmt::format(R"(
 /// A query head as the scan meets it.

@@ -14,8 +14,8 @@ struct Counters {
   unsigned int status;
   unsigned int reserved;
   unsigned long long rows, tokens_scanned, tokens_attended, dense_short, dense_requested, clamped_rows, tokens_encoded;
-  unsigned long long tokens_checked, tokens_stale;
-  unsigned long long later[22];  // hosts have allocated them: room for counters to come
+  unsigned long long tokens_checked, tokens_stale, steps, dense_background;
+  unsigned long long later[20];  // hosts have allocated them: room for counters to come
 };
 
 enum StatusBit { kLengthClamped = 1, kBadTable = 2, kBadSlot = 4, kBadPosition = 8 };
@@ -92,7 +92,7 @@ struct Args {
 
   int batch, kv_heads;
   int chunks;      // chunks that `partial` has room for, per row and query head
-  int all_tokens;  // dense: every row attends to all it sees
+  int all_tokens;  // every row attends to all it sees: 1 as the host asked for it, 2 for want of compiled kernels
   union {
     int write_slots;  // select, decode: slots in place of positions
     int mend;         // check: write the codes that are out of step

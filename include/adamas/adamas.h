@@ -436,9 +436,10 @@ enum { /* bits of adamas_counters.status; they stay until cleared */
 /* A block of device memory that the host provides (ADAMAS_COUNTERS_BYTES, aligned to 16), cleared once with
  * adamas_counters_clear, and may pass to any call. Kernels add to it atomically.
  *
- * Proof that the sparse path ran: rows > dense_short + dense_requested, and tokens_attended far below the tokens in
- * the cache. Why rows were dense: short ones are dense_short; layers that the host runs with adamas_dense, and decodes
- * of a kernel whose state is dense, are dense_requested. */
+ * Proof that the sparse path ran: rows > dense_short + dense_requested + dense_background, and tokens_attended far below
+ * the tokens in the cache. Why rows were dense: short ones are dense_short; layers that the host runs with adamas_dense
+ * are dense_requested; decodes of a kernel whose state is still dense (ADAMAS_COMPILE_BACKGROUND) are
+ * dense_background. */
 typedef struct adamas_counters {
   uint32_t status ADAMAS_ZERO; /* ADAMAS_STATUS_* */
   uint32_t reserved ADAMAS_ZERO;
@@ -447,12 +448,15 @@ typedef struct adamas_counters {
   uint64_t tokens_attended ADAMAS_ZERO; /* K/V rows attended, counted for each query head */
   /* row-heads attended densely because the row sees <= dense_below tokens */
   uint64_t dense_short ADAMAS_ZERO;
-  uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls, and of decodes with a dense kernel */
+  uint64_t dense_requested ADAMAS_ZERO; /* row-heads of dense calls */
   uint64_t clamped_rows ADAMAS_ZERO; /* row-heads whose length was clamped */
   uint64_t tokens_encoded ADAMAS_ZERO; /* token-heads written by encode */
   uint64_t tokens_checked ADAMAS_ZERO; /* token-heads that check or rebuild compared */
   uint64_t tokens_stale ADAMAS_ZERO; /* of these, out of step; rebuild has mended its own */
-  uint64_t later[22] ADAMAS_INIT({}); /* 0: the block keeps its size when counters are added */
+  uint64_t steps ADAMAS_ZERO; /* calls of select, attend, decode and dense that the device has carried out */
+  /* row-heads that decode attended densely because its kernel is not compiled yet */
+  uint64_t dense_background ADAMAS_ZERO;
+  uint64_t later[20] ADAMAS_INIT({}); /* 0: the block keeps its size when counters are added */
 } adamas_counters;
 #define ADAMAS_COUNTERS_BYTES sizeof(adamas_counters)
 

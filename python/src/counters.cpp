@@ -14,7 +14,8 @@ struct Field {
 constexpr Field kFields[] = {ADAMAS_FIELD(status),         ADAMAS_FIELD(rows),
                              ADAMAS_FIELD(tokens_scanned), ADAMAS_FIELD(tokens_attended),
                              ADAMAS_FIELD(dense_short),    ADAMAS_FIELD(dense_requested),
-                             ADAMAS_FIELD(clamped_rows),   ADAMAS_FIELD(tokens_encoded)};
+                             ADAMAS_FIELD(clamped_rows),   ADAMAS_FIELD(tokens_encoded),
+                             ADAMAS_FIELD(steps),          ADAMAS_FIELD(dense_background)};
 #undef ADAMAS_FIELD
 
 }  // namespace
@@ -67,9 +68,11 @@ void bind_counters(nb::module_& module) {
            "tokens_scanned   codes scored, a K/V head's group counted once\n"
            "tokens_attended  K/V rows attended, counted for each query head\n"
            "dense_short      row-heads attended densely because the row sees <= dense_below tokens\n"
-           "dense_requested  row-heads of dense calls, and of decodes with a dense kernel\n"
+           "dense_requested  row-heads of dense calls\n"
            "clamped_rows     row-heads whose length was clamped\n"
-           "tokens_encoded   token-heads written by encode")
+           "tokens_encoded   token-heads written by encode\n"
+           "steps            calls of select, attend, decode and dense that the device has carried out\n"
+           "dense_background row-heads that decode attended densely because its kernel is not compiled yet")
       .def_prop_ro(
           "address", [](const Counters& self) { return reinterpret_cast<std::uintptr_t>(self.data()); },
           "Address of the block in the device's memory.");

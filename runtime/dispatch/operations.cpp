@@ -171,10 +171,13 @@ void decode_by_stages(const Plan& plan, const adamas_call& call, std::span<const
   launch(plan.kernel(), plan.variant(), stages, plan.shape(), args, stream);
 }
 
+/// Who wants every token of every row: the value of Args::all_tokens.
+enum class AllTokens { requested = 1, background = 2 };
+
 /// Every token of every row: what dense does, and decode while its own kernels are being compiled.
-void attend_to_all(const Plan& plan, const adamas_call& call, Stream stream) {
+void attend_to_all(const Plan& plan, const adamas_call& call, AllTokens reason, Stream stream) {
   Args args = call_args(plan, plan.dense_workspace(), call);
-  args.all_tokens = 1;
+  args.all_tokens = static_cast<int>(reason);
   codegen::Shape shape = plan.shape();
   shape.chunks = plan.dense_workspace().chunks;
   launch(plan, {Stage::attend, Stage::merge}, shape, args, stream);
@@ -250,7 +253,7 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
                            "must be null while the kernel is dense (compile=background): nothing is selected",
                            "refresh the kernel first");
     }
-    attend_to_all(plan, call, stream);
+    attend_to_all(plan, call, AllTokens::background, stream);
     return;
   }
   // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
@@ -280,7 +283,7 @@ void run_stage(const Plan& plan, const adamas_call& call, Stage stage, Stream st
 
 void dense(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.dense_workspace(), call, {.operation = "dense", .cache = true, .out = true});
-  attend_to_all(plan, call, stream);
+  attend_to_all(plan, call, AllTokens::requested, stream);
 }
 
 }  // namespace adamas::runtime

@@ -17,11 +17,12 @@ ADAMAS_INLINE void add_chunk(const float* partial, float weight, float* sum) {
 }
 
 /// What the counters learn of one query head of a row.
-ADAMAS_FUNCTION void count_head(const Args& args, const Row& row) {
-  count_row(args, row, 1);
+ADAMAS_FUNCTION void count_head(const Args& args, const Row& row, unsigned head) {
+  count_row(args, row, 1, head);
   if (row.visible() <= 0) return;
   if (args.all_tokens != 0) {
-    count(args, &adamas_abi::Counters::dense_requested, 1);
+    using adamas_abi::Counters;
+    count(args, args.all_tokens == 1 ? &Counters::dense_requested : &Counters::dense_background, 1);
   } else if (attends_all(args, row)) {
     count(args, &adamas_abi::Counters::dense_short, 1);
   }
@@ -32,7 +33,7 @@ ADAMAS_FUNCTION void count_head(const Args& args, const Row& row) {
 ADAMAS_STAGE adamas_merge(const adamas_abi::Args* args, unsigned, unsigned y, unsigned z) {
   using namespace adamas_cpu;
   const Row row = row_of(*args, z);
-  count_head(*args, row);
+  count_head(*args, row, y);
   const i64 chunks = chunks_of(*args, row, y);
 
   float max = kNoLogit;

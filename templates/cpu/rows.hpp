@@ -76,9 +76,10 @@ ADAMAS_FUNCTION bool needs_no_lists(const Args& args, const Row& row) {
   return args.skip_short_rows != 0 && attends_all(args, row);
 }
 
-/// Counts `heads` answered query heads of a row. Called in the last stage of an operation, once for each
-/// head.
-ADAMAS_FUNCTION void count_row(const Args& args, const Row& row, int heads) {
+/// Counts `heads` answered query heads of a row. Called in the last stage of an operation by each of its work
+/// items, of which `item` is the number among the row's; the first of all counts the operation.
+ADAMAS_FUNCTION void count_row(const Args& args, const Row& row, int heads, unsigned item) {
+  count(args, &adamas_abi::Counters::steps, row.number == 0 && item == 0 ? 1 : 0);
   if (row.clamped) report(args, adamas_abi::kLengthClamped);
   count(args, &adamas_abi::Counters::clamped_rows, row.clamped ? heads : 0);
   count(args, &adamas_abi::Counters::rows, row.visible() > 0 ? heads : 0);

@@ -165,7 +165,7 @@ ADAMAS_STAGE adamas_select(const adamas_abi::Args* args, unsigned, unsigned y, u
   for (i64 i = chosen; i < kBudget; ++i)
     positions[i] = -1;
   args->counts[selection] = static_cast<int>(chosen);
-  if (args->out == nullptr) count_row(*args, row, kGroup / kSelectionsPerKvHead);  // select alone, no merge
+  if (args->out == nullptr) count_row(*args, row, kGroup / kSelectionsPerKvHead, y);  // select alone, no merge
 
   if (args->out_counts != nullptr) args->out_counts[selection] = static_cast<int>(chosen);
   if (args->out_positions != nullptr) {

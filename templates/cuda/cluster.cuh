@@ -1,7 +1,8 @@
-// Thread-block clusters: blocks that run together and write into each other's shared memory; and copies into
-// it that nobody waits for. The PTX of the decode kernel that has no name in CUDA C++ without a toolkit's
-// headers. Needs sm_90.
+// Thread-block clusters: blocks that run together and write into each other's shared memory. The PTX of the
+// decode kernel that has no name in CUDA C++ without a toolkit's headers. Needs sm_90.
 #pragma once
+
+#include "templates/cuda/copy_async.cuh"
 
 namespace adamas_cuda {
 
@@ -35,10 +36,6 @@ __device__ __forceinline__ void cluster_wait() {
 struct alignas(8) Mailbox {
   unsigned long long state;
 };
-
-__device__ __forceinline__ unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
 
 /// By one thread, before cluster_arrive_early: opens the mailbox for one delivery of `bytes` in all.
 __device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned bytes) {
@@ -93,26 +90,6 @@ __device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4&
           address_in_block(pointer, rank)),
       "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(address_in_block(&mailbox, rank))
       : "memory");
-}
-
-/// Copies kBytes (4, 8 or 16) from global to shared memory without waiting.
-template <int kBytes>
-__device__ __forceinline__ void copy_async(void* to, const void* from) {
-  if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-  } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(kBytes)
-                 : "memory");
-  }
-}
-
-/// Ends a batch of this thread's copies.
-__device__ __forceinline__ void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/// Waits until all but the last kBatches batches of this thread's copies are there.
-template <int kBatches>
-__device__ __forceinline__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kBatches) : "memory");
 }
 
 /// The kernel before this one in the stream may still be running: waits until it is done and its writes are

@@ -61,7 +61,10 @@ inline constexpr bool kKeysInLanes = true;
 inline constexpr int kPrepareThreads = 128;
 inline constexpr int kMergeThreads = 256;
 inline constexpr int kMostHeadsAtOnce = 8;
-inline constexpr int kAttendSharedBytes = 11264;
+inline constexpr int kDenseWarps = 8;
+inline constexpr int kDenseSlots = 2;
+inline constexpr int kDenseHeadTiles = 1;
+inline constexpr int kAttendSharedBytes = 73728;
 
 /// A query head as the scan meets it.
 struct alignas(16) PreparedQuery {

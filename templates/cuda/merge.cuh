@@ -71,7 +71,7 @@ __device__ __forceinline__ void count_head(const Args& args, const Row& row) {
   count_row(args, row, 1);
   if (args.counters == nullptr || row.visible == 0) return;
   if (args.all_tokens != 0) {
-    count(args.counters->dense_requested, 1);
+    count(args.all_tokens == 1 ? args.counters->dense_requested : args.counters->dense_background, 1);
   } else if (attends_to_all(args, row)) {
     count(args.counters->dense_short, 1);
   }

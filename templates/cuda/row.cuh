@@ -67,9 +67,11 @@ __device__ __forceinline__ void count(unsigned long long& counter, unsigned amou
   atomicAdd(&counter, static_cast<unsigned long long>(amount));
 }
 
-/// Counts `heads` answered query heads of a row. Called by one thread, in the last stage of the operation.
+/// Counts `heads` answered query heads of a row. Called by one thread of the blocks that answer it, in the last
+/// stage of the operation; the first of these blocks counts the operation.
 __device__ __forceinline__ void count_row(const Args& args, const Row& row, int heads) {
   if (args.counters == nullptr) return;
+  if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) count(args.counters->steps, 1);
   if (row.clamped) {
     report(args, adamas_abi::kLengthClamped);
     count(args.counters->clamped_rows, heads);

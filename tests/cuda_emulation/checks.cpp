@@ -69,6 +69,7 @@ void check_decode(const Problem& problem) {
   CHECK(problem.counters.tokens_attended == static_cast<std::uint64_t>(attended) * heads);
   CHECK(problem.counters.dense_short == static_cast<std::uint64_t>(dense_short) * heads);
   CHECK(problem.counters.dense_requested == 0);
+  CHECK(problem.counters.steps == 1);
   CHECK(problem.counters.clamped_rows == 0);
   CHECK(problem.counters.status == 0);
 }

@@ -196,6 +196,78 @@ inline void count_common_bits(int (&counts)[4], unsigned row, unsigned row_below
   }
 }
 
+// ---- copy_async.cuh
+
+template <int kBytes>
+void copy_async(void* to, const void* from) {
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
+  copy_later(to, from, kBytes);
+}
+inline void copy_async_or_zeros(void* to, const void* from, bool exists) {
+  alignas(16) static const unsigned char kZeros[16] = {};
+  copy_later(to, exists ? from : kZeros, sizeof kZeros);
+}
+template <int kBatches>
+void wait_for_copies() {
+  wait_for_copies(kBatches);
+}
+
+// ---- tensor_core.cuh
+
+/// Elements of 8 x 8 pieces, four for each of 8 rows whose addresses the lanes of a piece pass in.
+inline void load_pieces(unsigned (&pieces)[4], const void* row) {
+  const unsigned lane = current_thread.x % 32;
+  const std::uint64_t* rows = exchange("ldmatrix", reinterpret_cast<std::uintptr_t>(row));
+  for (unsigned piece = 0; piece < 4; ++piece) {
+    const auto address = static_cast<std::uintptr_t>(rows[piece * 8 + lane / 4]);
+    if (address % 16 != 0) throw std::runtime_error("ldmatrix of a misaligned row");
+    std::memcpy(&pieces[piece], reinterpret_cast<const unsigned char*>(address) + lane % 4 * 4, 4);
+  }
+}
+
+inline unsigned transposed(unsigned piece) {
+  const unsigned lane = current_thread.x % 32, row = lane / 4;
+  const std::uint64_t* words = exchange("movmatrix", piece);
+  unsigned result = 0;
+  for (unsigned i = 0; i < 2; ++i) {
+    const unsigned column = lane % 4 * 2 + i;  // the row it comes from
+    result |= (static_cast<unsigned>(words[column * 4 + row / 2]) >> row % 2 * 16 & 0xffffu) << i * 16;
+  }
+  return result;
+}
+
+inline void load_pieces_transposed(unsigned (&pieces)[4], const void* row) {
+  load_pieces(pieces, row);
+  for (unsigned& piece : pieces)
+    piece = transposed(piece);
+}
+
+template <bool kBf16>
+void add_product(float (&sums)[4], const unsigned (&left)[4], const unsigned (&right)[2]) {
+  const auto element = [](std::uint64_t word, unsigned i) {
+    const auto bits = static_cast<unsigned short>(word >> i * 16);
+    return kBf16 ? bf16_to_float(bits) : f16_to_float(bits);
+  };
+  const unsigned row = current_thread.x % 32 / 4, pair = current_thread.x % 4 * 2;
+  float rows[2][16], columns[2][16];
+  for (unsigned half = 0; half < 2; ++half) {
+    for (unsigned below = 0; below < 2; ++below) {
+      const std::uint64_t* words = exchange("left of mma", left[half * 2 + below]);
+      for (unsigned k = 0; k < 8; ++k)
+        rows[below][half * 8 + k] = element(words[row * 4 + k / 2], k % 2);
+    }
+    const std::uint64_t* words = exchange("right of mma", right[half]);
+    for (unsigned k = 0; k < 8; ++k) {
+      for (unsigned j = 0; j < 2; ++j)
+        columns[j][half * 8 + k] = element(words[(pair + j) * 4 + k / 2], k % 2);
+    }
+  }
+  for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned k = 0; k < 16; ++k)
+      sums[i] += rows[i / 2][k] * columns[i % 2][k];
+  }
+}
+
 // ---- cluster.cuh
 
 struct alignas(8) Mailbox {
@@ -215,16 +287,6 @@ template <class Words>
 void send(Words* pointer, unsigned rank, const std::type_identity_t<Words>& words, Mailbox& mailbox) {
   static_assert(sizeof(Words) == 4 || sizeof(Words) == 16);
   send_mail(pointer, &mailbox, rank, &words, sizeof words);
-}
-
-template <int kBytes>
-void copy_async(void* to, const void* from) {
-  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
-  copy_later(to, from, kBytes);
-}
-template <int kBatches>
-void wait_for_copies() {
-  wait_for_copies(kBatches);
 }
 
 // Launches do not overlap here.

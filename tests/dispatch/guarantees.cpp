@@ -115,6 +115,8 @@ void check_counters(const Context& context) {
     CHECK(got.tokens_attended == times * unit.tokens_attended);
     CHECK(got.dense_short == times * unit.dense_short);
     CHECK(got.dense_requested == times * unit.dense_requested);
+    CHECK(got.dense_background == 0);
+    CHECK(got.steps == times);
   };
   const auto counted_over = [&](int times, Operation operation, const Call& call) {
     context.clear(problem.counters.data());
@@ -158,6 +160,7 @@ void check_counters(const Context& context) {
   CHECK(sum.tokens_attended == step.tokens_attended + dense.tokens_attended);
   CHECK(sum.dense_short == step.dense_short);
   CHECK(sum.dense_requested == dense.dense_requested);
+  CHECK(sum.steps == 2);
 }
 
 void check_codes_travel(const Context& context) {

@@ -214,6 +214,7 @@ TEST_CASE("cuda: a captured graph follows lengths and tables in device memory, a
   }
   const Counters counted = context.read(problem.counters.data());
   CHECK(counted.status == 0);
+  CHECK(counted.steps == 100);
   CHECK(counted.rows == rows);
   CHECK(counted.tokens_scanned == scanned);
   CHECK(counted.tokens_attended == attended);

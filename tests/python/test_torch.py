@@ -105,13 +105,16 @@ def test_jax_arrays(context):
     kernels = context.prepare(
         "head_dim=64 group=4 kv_type=f32 cache_form=contiguous", max_batch=1, kv_heads=2, max_tokens=300
     )
-    cache = kernels.cache(jax.numpy.asarray(layer.keys), jax.numpy.asarray(layer.values))
+    cpu = jax.devices("cpu")[0]  # where there is a GPU, JAX would take that
+
+    def array(values):
+        return jax.device_put(values, cpu)
+
+    cache = kernels.cache(array(layer.keys), array(layer.values))
     codes = np.zeros(kernels.code_bytes, np.uint8)
-    kernels.encode(cache, codes, jax.numpy.asarray(layer.thresholds))
+    kernels.encode(cache, codes, array(layer.thresholds))
     out = np.empty_like(layer.query)
-    kernels.plan(1).decode(
-        jax.numpy.asarray(layer.query), cache, codes, jax.numpy.asarray(layer.lengths), out
-    )
+    kernels.plan(1).decode(array(layer.query), cache, codes, array(layer.lengths), out)
     layer.check(out, 128)
 
 

@@ -78,7 +78,7 @@ int main(void) {
   check(adamas_counters_read(ctx, call.counters, &counted, NULL));
   check(adamas_synchronize(ctx, NULL)); /* now it is there */
   printf("%" PRIu64 " rows, %" PRIu64 " dense; ", counted.rows,
-         counted.dense_short + counted.dense_requested);
+         counted.dense_short + counted.dense_requested + counted.dense_background);
   printf("each scanned %" PRIu64 " tokens and attended to %" PRIu64 "\n", counted.tokens_scanned / kHeads,
          counted.tokens_attended / counted.rows);
   while (holds > 0)

@@ -59,7 +59,7 @@ counted = counters.read()
 packed = query.view(BATCH, KV_HEADS, GROUP, HEAD_DIM)
 dense = torch.nn.functional.scaled_dot_product_attention(packed, keys, values).view_as(query)
 difference = (out.float() - dense.float()).norm() / dense.float().norm()
-ran = counted["rows"] > 0 and counted["dense_short"] == counted["dense_requested"] == 0
+ran = counted["rows"] > 0 and counted["dense_short"] == counted["dense_requested"] == counted["dense_background"] == 0
 print(
     f"{context.device_name}: attended {counted['tokens_attended'] // max(counted['rows'], 1)} of {tokens} tokens a row, "
     f"{difference:.2f} relative L2 from dense; sparse path: {'yes' if ran else 'no'}"

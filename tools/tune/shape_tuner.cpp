@@ -186,6 +186,14 @@ codegen::Shape launch_shape(const TuneTask& task, const runtime::TunedShape& sha
           .processors = task.processors};
 }
 
+SearchOptions search_options(const TuneTask& task, const std::function<bool()>& stop) {
+  constexpr int kRoundsOfAll = 24;
+  SearchOptions options;
+  options.stop = stop;
+  if (task.exhaustive) options.first_rounds = options.most_rounds = kRoundsOfAll;
+  return options;
+}
+
 /// The dense_chunk that attending to all tokens is fastest with, in `record`.
 void tune_dense(const TuneTask& task, ShapeRecord& record, const std::function<bool()>& stop,
                 TuneObserver& observer) {
@@ -197,8 +205,7 @@ void tune_dense(const TuneTask& task, ShapeRecord& record, const std::function<b
   for (std::size_t i = 0; i < tunings.size(); ++i)
     compiles.wait(i);
   WorkerMeter meter(task, record.shape, tunings, true, &compiles, nullptr);
-  SearchOptions options;
-  options.stop = stop;
+  SearchOptions options = search_options(task, stop);
   options.changed = [&](const std::vector<Trial>&, std::size_t candidate) {
     observer.trial(record, candidate, true);
   };
@@ -251,8 +258,7 @@ ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
   }
   WorkerMeter meter(task, record.shape, space.decode, false, &compiles, &observer);
   record.bytes = meter.description().at("bytes");
-  SearchOptions options;
-  options.stop = stop;
+  SearchOptions options = search_options(task, stop);
   for (std::size_t i = 0; i < record.tunings.size(); ++i) {
     if (const auto found = known.find(record.tunings[i]); found != known.end())
       options.known[i] = found->second;

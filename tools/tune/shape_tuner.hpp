@@ -16,7 +16,8 @@ struct TuneTask {
   std::string target;
   int processors = 0;
   double memory_bytes = 0;
-  int jobs = 1;  ///< compiles at once
+  int jobs = 1;             ///< compiles at once
+  bool exhaustive = false;  ///< no candidate is dropped
 };
 
 /// Tells what is going on; calls come from the thread that tunes.

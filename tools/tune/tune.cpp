@@ -42,7 +42,7 @@ struct TuneOptions {
   int tensor_parallel = 1, jobs = 0;
   double seconds = 180;
   std::optional<double> memory_gb;
-  bool dry_run = false, fresh = false, json = false;
+  bool dry_run = false, fresh = false, exhaustive = false, json = false;
 };
 
 std::atomic<bool> interrupted{false};
@@ -198,7 +198,8 @@ int run(const TuneOptions& options) {
         .target = target,
         .processors = device->processors(),
         .memory_bytes = 1e9 * options.memory_gb.value_or(cuda ? 20 : 2),
-        .jobs = options.jobs > 0 ? options.jobs : std::max(1, runtime::usable_cpus() - (cuda ? 1 : 0))};
+        .jobs = options.jobs > 0 ? options.jobs : std::max(1, runtime::usable_cpus() - (cuda ? 1 : 0)),
+        .exhaustive = options.exhaustive};
     TunedSpec tuned{
         .subject = subject_of(task, *device), .parameters = parameters_of(item.spec, target), .records = {}};
     Journal journal(out + ".journal", tuned.subject);
@@ -290,6 +291,8 @@ void add_tune(CLI::App& app, Action& chosen) {
   command->add_option("--target", options->target,
                       "--dry-run: a target, in place of the device's; needs no device");
   command->add_flag("--fresh", options->fresh, "forget what an interrupted run has found");
+  command->add_flag("--exhaustive", options->exhaustive,
+                    "time every candidate at length and drop none: slow, to judge the search itself");
   command->add_flag("--json", options->json, "events, one JSON object a line");
   command->footer(
       "Every candidate must select the same tokens as the reference, and attend to them as it does, before "
