@@ -12,6 +12,8 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr int kMostBlocks = 8;  // of a cluster; more is not portable
+// 3 is for 32 K/V heads: 30 clusters of 4 run at once on an H100, one of 3 for each head does.
+constexpr int kClusters[]{1, 2, 3, 4, 8};
 constexpr int kMostLists = 8;   // of a K/V head: beyond, scores of useful lengths do not fit
 constexpr int kMostDims = 512;  // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
@@ -94,18 +96,24 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   const std::int64_t limit = cuda_shared_limit(cuda_architecture(target));
   std::optional<Grid> best;
-  for (int blocks = 1; blocks <= kMostBlocks; blocks *= 2) {
+  for (const int blocks : kClusters) {
     if (tuning.cluster != 0 && tuning.cluster != blocks) continue;
     // Slices begin at multiples of the grain, wherever the row does.
     const std::int64_t slice = ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
     const std::int64_t bytes = launch_bytes(spec, tuning, slice, blocks);
     const std::int64_t stage_bytes = std::int64_t{tuning.decode_threads / kWarp} * decode.piece_bytes;
-    const std::int64_t stages = std::min<std::int64_t>((limit - bytes) / stage_bytes, kMostStages);
+    // Blocks that may share a multiprocessor do so if the shortest rings allow it: while one selects, the
+    // other scans. The system keeps 1 KB of each.
+    constexpr std::int64_t kReserved = 1024;
+    const std::int64_t part = (limit + kReserved) / decode.blocks_per_processor - kReserved;
+    const bool share = bytes + kFewestStages * stage_bytes <= part;
+    const std::int64_t stages =
+        std::min<std::int64_t>(((share ? part : limit) - bytes) / stage_bytes, kMostStages);
     if (slice > kMostSlice || stages < kFewestStages) continue;
     // The smallest cluster that fits, or a larger one as long as all of them run at once. A cluster lies in
     // one part of the chip: not all multiprocessors find one.
     const std::int64_t resident =
-        std::int64_t{shape.processors} * decode.blocks_per_processor * 15 / 16 / blocks;
+        std::int64_t{shape.processors} * (share ? decode.blocks_per_processor : 1) * 15 / 16 / blocks;
     if (best && rows * shape.kv_heads > resident) break;
     best = Grid{.x = static_cast<std::uint32_t>(blocks),
                 .y = static_cast<std::uint32_t>(shape.kv_heads),

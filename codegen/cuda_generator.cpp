@@ -122,10 +122,13 @@ class CudaGenerator final : public Generator {
     tuning.schedule = cuda_architecture(target) == 90 ? "cluster" : "stages";
     tuning.scan = "popc";
     tuning.scan_tile = 1024;
-    // Short chunks spread a budget over many multiprocessors.
+    // Found by `adamas tune` on an H100, see tools/tune/measured. Short chunks spread a budget over many
+    // multiprocessors; where a K/V head has several wide lists, these do so themselves.
     tuning.chunk =
         static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
-    tuning.dense_chunk = 256;
+    if (facts_of(spec).selections_per_kv_head * spec.value_dim >= 512)
+      tuning.chunk = std::max(tuning.chunk, 64);
+    tuning.dense_chunk = 512;
     tuning.threads = 256;
     tuning.decode_threads = kDecodeThreads;
     // The same on every target, so that results do not depend on the card: what fits the smallest shared

@@ -20,7 +20,7 @@ constexpr std::array<std::string_view, 8> kKeys{"schedule", "cluster",     "scan
 
 constexpr std::array<std::string_view, 2> kCudaSchedules{"cluster", "stages"};
 constexpr std::array<std::string_view, 1> kCpuSchedules{"stages"};
-constexpr std::array<int, 5> kCudaClusters{0, 1, 2, 4, 8};
+constexpr std::array<int, 6> kCudaClusters{0, 1, 2, 3, 4, 8};
 constexpr std::array<int, 1> kCpuClusters{0};
 constexpr std::array<int, 1> kCpuDecodeThreads{0};
 constexpr std::array<std::string_view, 1> kCudaScans{"popc"};

@@ -51,7 +51,7 @@ __device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Ro
   const int base =
       row.first - static_cast<int>((places.start + static_cast<unsigned>(row.first)) % kSliceGrain);
   const int grains = (row.own + 1 - base + kSliceGrain - 1) / kSliceGrain;
-  const int each = (grains + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
+  const int each = cluster.share(grains);
   const int begin = min(static_cast<int>(cluster.rank) * each, grains), end = min(begin + each, grains);
   return {base + begin * kSliceGrain, (end - begin) * kSliceGrain, 0};
 }

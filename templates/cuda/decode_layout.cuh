@@ -67,30 +67,37 @@ static_assert(sizeof(DecodeShared) == kDecodeSharedBytes,
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
+/// 2^31 / blocks, rounded up: clusters of any size share out work without a division, which takes long.
+__device__ __constant__ const unsigned kReciprocals[kMostBlocks + 1] = {
+    0,           0x80000000u, 0x40000000u, 0x2aaaaaabu, 0x20000000u,
+    0x1999999au, 0x15555556u, 0x12492493u, 0x10000000u};
+
 /// A block and its cluster.
 struct Cluster {
-  unsigned rank, blocks;
-  int log2_blocks;
+  unsigned rank, blocks, reciprocal;
+
+  /// `amount` / blocks, rounded up: what each block gets at most. Exact below 2^28.
+  __device__ __forceinline__ int share(int amount) const {
+    return static_cast<int>(__umulhi(2u * (static_cast<unsigned>(amount) + blocks - 1), reciprocal));
+  }
 };
 
 __device__ __forceinline__ Cluster this_cluster() {
   const unsigned blocks = cluster_blocks();
-  return {cluster_rank(), blocks, 31 - __clz(static_cast<int>(blocks))};
+  return {cluster_rank(), blocks, kReciprocals[blocks]};
 }
 
 /// Block that attends to chunk `item` (selection * kChunksPerList + chunk).
 __device__ __forceinline__ unsigned block_of_item(const Cluster& cluster, int item) {
-  return static_cast<unsigned>(item << cluster.log2_blocks) / static_cast<unsigned>(kItems);
+  return static_cast<unsigned>(item) * cluster.blocks / static_cast<unsigned>(kItems);
 }
 
 /// First item of a block; that of block `blocks` is kItems.
 __device__ __forceinline__ int first_item_of_block(const Cluster& cluster, unsigned block) {
-  return static_cast<int>((block * kItems + cluster.blocks - 1) >> cluster.log2_blocks);
+  return cluster.share(static_cast<int>(block) * kItems);
 }
 
-__device__ __forceinline__ int most_items_of_block(const Cluster& cluster) {
-  return (kItems + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks;
-}
+__device__ __forceinline__ int most_items_of_block(const Cluster& cluster) { return cluster.share(kItems); }
 
 /// After DecodeShared: slots of the tokens in this block's items, kChunk an item.
 __device__ __forceinline__ unsigned* list_of_block() {
@@ -105,7 +112,7 @@ __device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster
 /// Tokens that a slice has room for; see DecodeSize in the generator.
 __device__ __forceinline__ int slice_capacity(const Args& args, const Cluster& cluster) {
   const int grains = static_cast<int>((args.max_tokens + kSliceGrain - 1) / kSliceGrain) + 1;
-  return ((grains + static_cast<int>(cluster.blocks) - 1) >> cluster.log2_blocks) * kSliceGrain;
+  return cluster.share(grains) * kSliceGrain;
 }
 
 /// Bytes between the scores of two selections: neighbours begin in other banks.

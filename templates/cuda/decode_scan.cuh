@@ -224,7 +224,8 @@ __device__ __forceinline__ void adjust_piece(const Row& row, int first, int toke
 static_assert((kDecodeWarps & (kDecodeWarps - 1)) == 0 && (kMaximaWords & (kMaximaWords - 1)) == 0,
               "warps and words of maxima are powers of two");
 __device__ __forceinline__ int maxima_words(const Cluster& cluster) {
-  const int share = (kMaximaWords / kDecodeWarps) >> cluster.log2_blocks;
+  // Of as many blocks as the next power of two.
+  const int share = (kMaximaWords / kDecodeWarps) >> (32 - __clz(static_cast<int>(cluster.blocks) - 1));
   return max(1, min(kRowsPerGroup, share));
 }
 

@@ -26,7 +26,7 @@ __device__ __forceinline__ int count_maxima(const Maximum (&maxima)[kMaximaWords
 /// Begins the search for one selection's threshold. By one warp.
 __device__ __forceinline__ void bound_threshold(const Cluster& cluster, int selection, int wanted,
                                                 DecodeShared& shared) {
-  const int filled = maxima_words(cluster) * kDecodeWarps << cluster.log2_blocks;
+  const int filled = maxima_words(cluster) * kDecodeWarps * static_cast<int>(cluster.blocks);
   Maximum maxima[kMaximaWords / kWarp];
   unsigned most = 0, least = ~0u;
 #pragma unroll

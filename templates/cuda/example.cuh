@@ -53,7 +53,7 @@ using OrderKey = unsigned short;
 // How the work is cut.
 inline constexpr int kScanTile = 1024;
 inline constexpr int kChunk = 32;
-inline constexpr int kDenseChunk = 256;
+inline constexpr int kDenseChunk = 512;
 inline constexpr int kThreads = 256;
 inline constexpr int kEncodeThreads = 256;
 inline constexpr int kSlotsPerWarp = 8;
@@ -64,7 +64,7 @@ inline constexpr int kMostHeadsAtOnce = 8;
 inline constexpr int kDenseWarps = 8;
 inline constexpr int kDenseSlots = 2;
 inline constexpr int kDenseHeadTiles = 1;
-inline constexpr int kAttendSharedBytes = 73728;
+inline constexpr int kAttendSharedBytes = 77824;
 
 /// A query head as the scan meets it.
 struct alignas(16) PreparedQuery {

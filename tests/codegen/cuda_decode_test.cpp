@@ -43,8 +43,8 @@ TEST_CASE("cuda decode: which kernel sets have it") {
 
 TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer than scores need") {
   // 32 clusters of 4 blocks would not find room on 132 multiprocessors.
-  CHECK(grid_of("", 1, 32, 32768)->cluster == 2);
-  CHECK(grid_of("", 1, 32, 131072)->cluster == 2);
+  CHECK(grid_of("", 1, 32, 32768)->cluster == 3);
+  CHECK(grid_of("", 1, 32, 131072)->cluster == 3);
   CHECK(grid_of("group=4", 1, 8, 32768)->cluster == 8);
   // More rows than run at once: the smallest cluster that holds the scores.
   CHECK(grid_of("group=4", 16, 8, 32768)->cluster == 2);

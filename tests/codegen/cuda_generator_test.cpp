@@ -97,7 +97,7 @@ TEST_CASE("cuda: what cannot be generated is refused by name") {
 
 TEST_CASE("cuda: Tunings that no block can hold are refused before a compile") {
   CHECK(refusal("", "threads=1024").field() == "threads");
-  const Error error = refusal("group=8", "dense_chunk=8192");
+  const Error error = refusal("group=8", "dense_chunk=16384");
   CHECK(error.code() == ADAMAS_INVALID_SPEC);
   CHECK(error.field() == "dense_chunk");
   // The limit is the architecture's.

@@ -63,7 +63,7 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
       {"sm_80", "chunk=4", "chunk", "must be 32..4096, a multiple of 32", "32"},
       {"sm_80", "chunk=5000", "chunk", "must be 32..4096, a multiple of 32", "4096"},
       {"x86-64-v3", "chunk=4", "chunk", "must be 8..4096, a multiple of 8", "8"},
-      {"sm_90a", "cluster=3", "cluster", "must be 0, 1, 2, 4 or 8", "4"},
+      {"sm_90a", "cluster=5", "cluster", "must be 0, 1, 2, 3, 4 or 8", "4"},
       {"x86-64-v3", "schedule=cluster", "schedule", "must be stages", "stages"},
       {"x86-64-v3", "dense_chunk=100000", "dense_chunk", "must be 8..65536, a multiple of 8", "65536"},
       {"sm_80", "threads=0", "threads", "must be 32..512, a multiple of 32", "32"},

@@ -25,7 +25,7 @@ using namespace adamas;
 using namespace cuda_emulation;
 using oracle::RowKind;
 
-constexpr std::array kClusters{1, 2, 4, 8};
+constexpr std::array kClusters{1, 2, 3, 4, 8};
 
 /// Output and LSE of a decode, to be compared bit by bit. (What a NaN is made of is the machine's choice.)
 struct Answer {

@@ -239,7 +239,7 @@ json open_shape(WorkerProcess& worker, const TuneTask& task, const runtime::Tune
 }
 
 ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
-                       const std::map<std::string, Trial>& known, const std::function<bool()>& stop,
+                       const std::map<std::string, Trial>& known, const TuneStops& stops,
                        TuneObserver& observer) {
   const auto start = Clock::now();
   const codegen::TuningSpace space = codegen::tuning_space(task.spec, task.target, launch_shape(task, shape));
@@ -252,13 +252,14 @@ ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
 
   Compiles compiles(task, space.decode);
   // A CPU cannot time while it compiles.
-  for (std::size_t i = 0; !codegen::is_cuda_target(task.target) && i < space.decode.size() && !stop(); ++i) {
+  for (std::size_t i = 0; !codegen::is_cuda_target(task.target) && i < space.decode.size() && !stops.decode();
+       ++i) {
     compiles.wait(i);
     observer.compiled(compiles.finished(), space.decode.size());
   }
   WorkerMeter meter(task, record.shape, space.decode, false, &compiles, &observer);
   record.bytes = meter.description().at("bytes");
-  SearchOptions options = search_options(task, stop);
+  SearchOptions options = search_options(task, stops.decode);
   for (std::size_t i = 0; i < record.tunings.size(); ++i) {
     if (const auto found = known.find(record.tunings[i]); found != known.end())
       options.known[i] = found->second;
@@ -272,7 +273,7 @@ ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
   record.best = result.best;
   record.complete = result.complete;
   record.passes = result.passes;
-  tune_dense(task, record, stop, observer);
+  tune_dense(task, record, stops.all, observer);
   record.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return record;
 }

@@ -29,11 +29,16 @@ struct TuneObserver {
   virtual void trial(const ShapeRecord& /*so_far*/, std::size_t /*candidate*/, bool /*dense*/) {}
 };
 
+/// When to take what has been found; asked between measurements.
+struct TuneStops {
+  std::function<bool()> decode;  ///< the search for the fastest decode
+  std::function<bool()> all;     ///< the shorter one for attending to all, which comes after it
+};
+
 /// @param known  first results of an earlier run, by Tuning
-/// @param stop   asked between measurements
 /// @throws codegen::Error if not even the default Tuning runs
 ShapeRecord tune_shape(const TuneTask& task, const runtime::TunedShape& shape,
-                       const std::map<std::string, Trial>& known, const std::function<bool()>& stop,
+                       const std::map<std::string, Trial>& known, const TuneStops& stops,
                        TuneObserver& observer);
 
 /// Opens the shape on a worker, and returns what it says of it. @throws codegen::Error

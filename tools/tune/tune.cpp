@@ -216,11 +216,16 @@ int run(const TuneOptions& options) {
         continue;
       }
       view.begin(i);
-      // Each shape has its share of what is left.
-      const auto until = Clock::now() + (end - Clock::now()) / static_cast<int>(shapes_left);
+      // Each shape has its share of what is left; earlier ones more, as their compiles serve the later ones,
+      // too.
+      const auto share = 2 * (end - Clock::now()) / static_cast<int>(shapes_left + 1);
+      const auto until = Clock::now() + share, decode_until = Clock::now() + share * 3 / 4;
+      const auto over = [](Clock::time_point limit) {
+        return [limit] { return interrupted || Clock::now() >= limit; };
+      };
       JournalingObserver observer(view, journal);
-      ShapeRecord record = tune_shape(
-          task, shape, journal.known(shape), [&] { return interrupted || Clock::now() >= until; }, observer);
+      ShapeRecord record =
+          tune_shape(task, shape, journal.known(shape), {over(decode_until), over(until)}, observer);
       if (!interrupted) journal.add(record);
       file.put(entry_of(tuned.subject, record));
       file.write(out);
