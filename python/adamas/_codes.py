@@ -73,6 +73,21 @@ class CodeCache:
         slots = first[:, None] + _arange_like(pages, self.page_size)[None, :]
         self._encode(_as_int32(slots * inside[:, None] - 1 * (~inside)[:, None]), stream)
 
+    def check(self, *, stream: Any = None) -> Any:
+        """[pages, page_size, kv_heads] uint8, 1 where codes are out of step with K: a host that rewrites pages finds
+        here what it forgot to encode. Never-written slots count as well."""
+        shape = tuple(self.keys.shape[:3])
+        stale = _empty_like(self.keys, (shape[0] * shape[1], shape[2]), "uint8")
+        self.kernels.check(
+            self._storage,
+            self.codes,
+            self.key_thresholds,
+            stale=stale,
+            counters=self.counters,
+            stream=stream,
+        )
+        return stale.reshape(shape)
+
     def rebuild(self, *, stream: Any = None) -> None:
         """Encodes the whole cache anew from K."""
         self.kernels.encode(

@@ -11,11 +11,11 @@ struct Field {
 };
 #define ADAMAS_FIELD(name) \
   {#name, [](const adamas_counters& counters) -> std::uint64_t { return counters.name; }}
-constexpr Field kFields[] = {ADAMAS_FIELD(status),         ADAMAS_FIELD(rows),
-                             ADAMAS_FIELD(tokens_scanned), ADAMAS_FIELD(tokens_attended),
-                             ADAMAS_FIELD(dense_short),    ADAMAS_FIELD(dense_requested),
-                             ADAMAS_FIELD(clamped_rows),   ADAMAS_FIELD(tokens_encoded),
-                             ADAMAS_FIELD(steps),          ADAMAS_FIELD(dense_background)};
+constexpr Field kFields[] = {
+    ADAMAS_FIELD(status),          ADAMAS_FIELD(rows),           ADAMAS_FIELD(tokens_scanned),
+    ADAMAS_FIELD(tokens_attended), ADAMAS_FIELD(dense_short),    ADAMAS_FIELD(dense_requested),
+    ADAMAS_FIELD(clamped_rows),    ADAMAS_FIELD(tokens_encoded), ADAMAS_FIELD(tokens_checked),
+    ADAMAS_FIELD(tokens_stale),    ADAMAS_FIELD(steps),          ADAMAS_FIELD(dense_background)};
 #undef ADAMAS_FIELD
 
 }  // namespace
@@ -71,6 +71,8 @@ void bind_counters(nb::module_& module) {
            "dense_requested  row-heads of dense calls\n"
            "clamped_rows     row-heads whose length was clamped\n"
            "tokens_encoded   token-heads written by encode\n"
+           "tokens_checked   token-heads that check or rebuild compared\n"
+           "tokens_stale     of these, out of step\n"
            "steps            calls of select, attend, decode and dense that the device has carried out\n"
            "dense_background row-heads that decode attended densely because its kernel is not compiled yet")
       .def_prop_ro(

@@ -25,30 +25,30 @@ adamas_kernel_info Kernels::info() const {
   return info;
 }
 
-void Kernels::encode(const CacheView& cache, const ArrayArgument& codes, const ArrayArgument& key_thresholds,
-                     const std::optional<ArrayArgument>& slots, std::int64_t first_slot,
-                     std::optional<std::int64_t> count, const Counters* counters,
-                     const nb::object& stream) const {
-  adamas_encode_args args;
+template <class Arguments>
+Kernels::KeysArrays Kernels::put_keys(Arguments& args, const CacheView& cache, const ArrayArgument& codes,
+                                      bool writable, const ArrayArgument& key_thresholds,
+                                      const std::optional<ArrayArgument>& slots, std::int64_t first_slot,
+                                      std::optional<std::int64_t> count, const Counters* counters) const {
+  KeysArrays arrays;
   args.cache = cache.get();
-  const Array code_array = checked_codes(codes, *facts_, code_bytes_, true);
-  args.codes = code_array.data;
-  const Array thresholds =
+  arrays.codes = checked_codes(codes, *facts_, code_bytes_, writable);
+  args.codes = arrays.codes.data;
+  arrays.thresholds =
       checked_array("key_thresholds", key_thresholds, facts_->device,
                     {ElementKind::f32,
                      {{facts_->capacity.kv_heads, "K/V heads"}, {facts_->thresholds(), "thresholds"}},
                      /*dense=*/true});
-  args.key_thresholds = thresholds.as<const float>();
-  const Array slot_array =
+  args.key_thresholds = arrays.thresholds.template as<const float>();
+  arrays.slots =
       checked_array("slots", slots, facts_->device, {ElementKind::i32, {{0, "slots", true}}, /*dense=*/true});
   if (slots) {
     if (count) refuse("count", std::to_string(*count), "None where slots are listed");
     if (cache.slots() < facts_->slots())
       refuse("slots", "an array for a cache of " + std::to_string(cache.slots()) + " slots",
              "a cache of all " + std::to_string(facts_->slots()) + " slots where they are listed");
-    args.slots = slot_array.as<const int32_t>();
-    args.count = slot_array.shape[0];
-    if (args.count == 0) return;  // and its address may be null
+    args.slots = arrays.slots.template as<const int32_t>();
+    args.count = arrays.slots.shape[0];
   } else {
     args.first_slot = first_slot;
     args.count = count.value_or(cache.slots() - first_slot);
@@ -58,8 +58,38 @@ void Kernels::encode(const CacheView& cache, const ArrayArgument& codes, const A
                  " slots that the cache has from there");
   }
   args.counters = counters_of(counters);
+  return arrays;
+}
+
+void Kernels::encode(const CacheView& cache, const ArrayArgument& codes, const ArrayArgument& key_thresholds,
+                     const std::optional<ArrayArgument>& slots, std::int64_t first_slot,
+                     std::optional<std::int64_t> count, const Counters* counters,
+                     const nb::object& stream) const {
+  adamas_encode_args args;
+  const KeysArrays arrays =
+      put_keys(args, cache, codes, /*writable=*/true, key_thresholds, slots, first_slot, count, counters);
+  if (slots && args.count == 0) return;  // and its address may be null
   void* const on = stream_of(stream, facts_->device, cache.keys());
   run([&] { return adamas_encode(kernel_.get(), &args, on); });
+}
+
+void Kernels::check_codes(CheckOperation operation, const CacheView& cache, const ArrayArgument& codes,
+                          const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+                          std::int64_t first_slot, std::optional<std::int64_t> count,
+                          const std::optional<ArrayArgument>& stale, const Counters* counters,
+                          const nb::object& stream) const {
+  adamas_check_args args;
+  const KeysArrays arrays = put_keys(args, cache, codes, /*writable=*/operation == adamas_rebuild,
+                                     key_thresholds, slots, first_slot, count, counters);
+  const Array stale_array = checked_array("stale", stale, facts_->device,
+                                          {ElementKind::u8,
+                                           {{args.count, "slots"}, {facts_->capacity.kv_heads, "K/V heads"}},
+                                           /*dense=*/true,
+                                           /*writable=*/true});
+  args.stale = stale_array.as<uint8_t>();
+  if (slots && args.count == 0) return;
+  void* const on = stream_of(stream, facts_->device, cache.keys());
+  run([&] { return operation(kernel_.get(), &args, on); });
 }
 
 void Kernels::convert(CodesOperation operation, const ArrayArgument& codes, const ArrayArgument& bytes,
@@ -212,6 +242,37 @@ void bind_kernels(nb::module_& module) {
            "slots from\n"
            "first_slot on, all by default. codes [>= code_bytes] uint8, written; key_thresholds\n"
            "[kv_heads, buckets - 1] float32, ascending.")
+      .def(
+          "check",
+          [](const Kernels& self, const CacheView& cache, const ArrayArgument& codes,
+             const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+             std::int64_t first_slot, std::optional<std::int64_t> count,
+             const std::optional<ArrayArgument>& stale, const Counters* counters, const nb::object& stream) {
+            self.check_codes(adamas_check, cache, codes, key_thresholds, slots, first_slot, count, stale,
+                             counters, stream);
+          },
+          nb::arg("cache"), nb::arg("codes"), nb::arg("key_thresholds"), nb::kw_only(),
+          nb::arg("slots") = none, nb::arg("first_slot") = 0, nb::arg("count") = none,
+          nb::arg("stale") = none, nb::arg("counters") = none, nb::arg("stream") = none,
+          "Makes the codes of slots again from K and compares: stale [n, kv_heads] uint8, written, is 1 "
+          "where "
+          "they\n"
+          "differ; counters learn tokens_checked and tokens_stale. One of the two must be given. Slots as "
+          "encode\n"
+          "takes them, each at most once. Changes no codes.")
+      .def(
+          "rebuild",
+          [](const Kernels& self, const CacheView& cache, const ArrayArgument& codes,
+             const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+             std::int64_t first_slot, std::optional<std::int64_t> count,
+             const std::optional<ArrayArgument>& stale, const Counters* counters, const nb::object& stream) {
+            self.check_codes(adamas_rebuild, cache, codes, key_thresholds, slots, first_slot, count, stale,
+                             counters, stream);
+          },
+          nb::arg("cache"), nb::arg("codes"), nb::arg("key_thresholds"), nb::kw_only(),
+          nb::arg("slots") = none, nb::arg("first_slot") = 0, nb::arg("count") = none,
+          nb::arg("stale") = none, nb::arg("counters") = none, nb::arg("stream") = none,
+          "As check, and writes the codes that differ.")
       .def(
           "export_codes",
           [](const Kernels& self, const ArrayArgument& codes, const ArrayArgument& bytes,

@@ -18,6 +18,12 @@ class Kernels {
   void encode(const CacheView& cache, const ArrayArgument& codes, const ArrayArgument& key_thresholds,
               const std::optional<ArrayArgument>& slots, std::int64_t first_slot,
               std::optional<std::int64_t> count, const Counters* counters, const nb::object& stream) const;
+  using CheckOperation = adamas_status (*)(const adamas_kernel*, const adamas_check_args*, void*);
+  void check_codes(CheckOperation operation, const CacheView& cache, const ArrayArgument& codes,
+                   const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+                   std::int64_t first_slot, std::optional<std::int64_t> count,
+                   const std::optional<ArrayArgument>& stale, const Counters* counters,
+                   const nb::object& stream) const;
   using CodesOperation = adamas_status (*)(const adamas_kernel*, const adamas_codes_args*, void*);
   void convert(CodesOperation operation, const ArrayArgument& codes, const ArrayArgument& bytes,
                std::int64_t first_slot, const nb::object& stream) const;
@@ -25,6 +31,17 @@ class Kernels {
   std::optional<Kernels> refresh(const nb::object& stream) const;
 
  private:
+  /// Arrays that a call has been given pointers to.
+  struct KeysArrays {
+    Array codes, thresholds, slots;
+  };
+  /// What encode, check and rebuild have in common.
+  template <class Arguments>
+  KeysArrays put_keys(Arguments& args, const CacheView& cache, const ArrayArgument& codes, bool writable,
+                      const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+                      std::int64_t first_slot, std::optional<std::int64_t> count,
+                      const Counters* counters) const;
+
   ContextHandle context_;
   KernelHandle kernel_;
   std::shared_ptr<const KernelFacts> facts_;

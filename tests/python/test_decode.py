@@ -271,3 +271,33 @@ def test_inert_slots_of_the_code_cache(context):
     codes.append(table, np.array([0], np.int32), 4)
     codes.encode_pages(np.array([-1], np.int32))
     assert not codes.codes.any()
+
+
+def test_codes_out_of_step_are_found_and_mended(context):
+    layer = make_layer([150, 90])
+    kernels = prepared(context, layer, "cache_form=block_table", max_slots=23 * 16)
+    keys, values, table = paged(layer)
+    counters = context.counters()
+    codes = adamas.CodeCache(kernels, keys, values, layer.thresholds, counters=counters)
+    codes.rebuild()
+    assert not codes.check().any()
+    right = codes.codes.copy()
+
+    page = int(table[1, 2])
+    keys[page, 5, 1] = -keys[page, 5, 1]  # rewritten behind the codes' back
+    stale = codes.check()
+    assert stale.shape == keys.shape[:3] and np.argwhere(stale).tolist() == [[page, 5, 1]]
+    counted = counters.read()
+    assert counted["tokens_stale"] == 1 and counted["tokens_checked"] == 2 * stale.size
+    assert np.array_equal(codes.codes, right)
+
+    cache = kernels.cache(keys, values)
+    slots = np.array([page * 16 + 5, -1, page * 16 + 6], np.int32)
+    found = np.full((3, 2), 7, np.uint8)
+    kernels.rebuild(cache, codes.codes, layer.thresholds, slots=slots, stale=found)
+    assert found.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert not codes.check().any()
+    with pytest.raises(ValueError, match="counters"):
+        kernels.check(cache, codes.codes, layer.thresholds)
+    with pytest.raises(ValueError, match=r"stale: an array of shape \[2, 2\]|stale.*2"):
+        kernels.check(cache, codes.codes, layer.thresholds, slots=slots, stale=found[:2])
