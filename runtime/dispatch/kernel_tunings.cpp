@@ -29,7 +29,8 @@ KernelTunings tuned_for(const TuningFile& file, const codegen::Spec& spec, const
     const Tuning tuning =
         Tuning::parse(entry->tuning, spec, target);  // the file was checked when it was read
     const auto known = std::ranges::find(result.tunings, tuning);
-    result.tuned.push_back({entry->shape, static_cast<std::size_t>(known - result.tunings.begin())});
+    result.tuned.push_back(
+        {entry->shape.position(), static_cast<std::size_t>(known - result.tunings.begin())});
     if (known == result.tunings.end()) result.tunings.push_back(tuning);
   }
   return result;
@@ -53,11 +54,13 @@ KernelTunings kernel_tunings(const Context& context, const std::string& text, co
 }
 
 std::size_t nearest_variant(const std::vector<TunedVariant>& tuned, const TunedShape& shape) {
+  if (tuned.size() <= 1) return tuned.empty() ? 0 : tuned.front().variant;
+  const TunedShape::Position place = shape.position();
   std::size_t variant = 0;
   double least = 0;
   bool any = false;
   for (const TunedVariant& candidate : tuned) {
-    const double distance = candidate.shape.distance(shape);
+    const double distance = candidate.position.distance(place);
     if (any && distance >= least) continue;
     any = true, least = distance, variant = candidate.variant;
   }

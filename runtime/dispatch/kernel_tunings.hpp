@@ -13,7 +13,7 @@ namespace adamas::runtime {
 
 /// A shape of the tuning file, and which of a kernel's Tunings it has.
 struct TunedVariant {
-  TunedShape shape;
+  TunedShape::Position position;
   std::size_t variant = 0;
 };
 

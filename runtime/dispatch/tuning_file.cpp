@@ -31,8 +31,6 @@ auto key_of(const TunedEntry& entry) {
   return std::tie(entry.spec, entry.target, entry.device_name, entry.shape);
 }
 
-double doublings(double a, double b) { return std::abs(std::log2(a) - std::log2(b)); }
-
 TunedEntry entry_of(const ordered_json& object) {
   TunedEntry entry;
   entry.spec = codegen::Spec::parse(object.at("spec").get<std::string>()).text();
@@ -54,9 +52,13 @@ TunedEntry entry_of(const ordered_json& object) {
 
 }  // namespace
 
-double TunedShape::distance(const TunedShape& other) const {
-  return doublings(batch, other.batch) + doublings(kv_heads, other.kv_heads) +
-         doublings(static_cast<double>(tokens), static_cast<double>(other.tokens));
+double TunedShape::Position::distance(const Position& other) const {
+  return std::abs(batch - other.batch) + std::abs(kv_heads - other.kv_heads) +
+         std::abs(tokens - other.tokens);
+}
+
+TunedShape::Position TunedShape::position() const {
+  return {std::log2(batch), std::log2(kv_heads), std::log2(static_cast<double>(tokens))};
 }
 
 TuningFile TuningFile::parse(const std::string& where, std::string_view text) {
@@ -158,8 +160,11 @@ std::vector<const TunedEntry*> entries_for(const TuningFile& file, std::string_v
 
 const TunedEntry* nearest_entry(const std::vector<const TunedEntry*>& entries, const TunedShape& shape) {
   const TunedEntry* nearest = nullptr;
+  double least = 0;
+  const TunedShape::Position place = shape.position();
   for (const TunedEntry* entry : entries) {
-    if (nearest == nullptr || entry->shape.distance(shape) < nearest->shape.distance(shape)) nearest = entry;
+    const double distance = entry->shape.position().distance(place);
+    if (nearest == nullptr || distance < least) nearest = entry, least = distance;
   }
   return nearest;
 }

@@ -23,8 +23,14 @@ struct TunedShape {
   std::int64_t tokens = 1;
   auto operator<=>(const TunedShape&) const = default;
 
-  /// Doublings between two shapes, each size counted for itself.
-  double distance(const TunedShape& other) const;
+  /// Logarithms to base 2 of the sizes.
+  struct Position {
+    double batch = 0, kv_heads = 0, tokens = 0;
+
+    /// Doublings between two shapes, each size counted for itself.
+    double distance(const Position& other) const;
+  };
+  Position position() const;
 };
 
 struct TunedEntry {

@@ -1,12 +1,14 @@
 // adamas_kernel_bench: the CPU's generated kernels stage by stage, on one thread, under Google Benchmark.
 // Names are STAGE/ESTIMATOR/buckets:N/{warm,cold}: cold takes a cache of its own from memory in every
 // iteration, warm one that fits the processor's caches. `each` is the time of one token and query (scan,
-// select), of one attended token and query (attend), of one token and K/V head (encode).
+// select), of one attended token and query (attend), of one token and K/V head (encode). plan/entries:N is
+// the making of a plan by a kernel that a tuning file has N shapes of; N = 0: without a file.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,8 +17,10 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/spec.hpp"
+#include "codegen/tuning.hpp"
 #include "runtime/dispatch/handle.hpp"
 #include "runtime/dispatch/operations.hpp"
+#include "runtime/dispatch/tuning_file.hpp"
 #include "tools/bench_data.hpp"
 #include "tools/bench_shapes.hpp"
 #include "tools/traffic.hpp"
@@ -134,7 +138,38 @@ void time_encode(benchmark::State& state, const std::string& spec, bool cold) {
   report(state, problem.tokens(), problem.tokens() * problem.spec.head_dim * 2);
 }
 
+/// A tuning file of `count` shapes within `capacity`, whose Tunings differ.
+std::string tuning_file(const Spec& spec, const std::string& target, int count) {
+  runtime::TuningFile file;
+  for (int i = 0; i < count; ++i) {
+    const auto tuning = adamas::codegen::Tuning::parse(i % 2 == 0 ? "" : "scan_tile=4096", spec, target);
+    file.put({.spec = spec.text(),
+              .target = target,
+              .shape = {.batch = 1 + i % 3, .kv_heads = 8, .tokens = std::int64_t{1024} << i / 3},
+              .tuning = tuning.text()});
+  }
+  const std::string path =
+      (std::filesystem::temp_directory_path() / fmt::format("adamas-plan-bench-{}.json", count)).string();
+  file.write(path);
+  return path;
+}
+
+void time_plan(benchmark::State& state, int entries) {
+  const Spec spec = Spec::parse("group=4 budget=256 page_size=64");
+  const adamas::Capacity capacity{.max_batch = 4, .kv_heads = 8, .max_tokens = 131072};
+  const std::string target = Problem::context().prepare(spec.text(), capacity).info().target;
+  const std::string path = tuning_file(spec, target, entries);
+  const adamas::Context context({.device = "cpu", .threads = 1, .tuning = path.c_str()});
+  const adamas::Kernel kernel = context.prepare(spec.text(), capacity);
+  for (auto iteration : state)
+    benchmark::DoNotOptimize(kernel.plan({.batch = 2, .dense_below = 0, .expected_tokens = 30000}));
+  std::filesystem::remove(path);
+}
+
 void register_benchmarks() {
+  for (const int entries : {0, 1, 18})
+    benchmark::RegisterBenchmark(fmt::format("plan/entries:{}", entries).c_str(),
+                                 [=](benchmark::State& state) { time_plan(state, entries); });
   for (const bool cold : {false, true}) {
     for (const char* estimator : {"dot", "manhattan"}) {
       for (const int buckets : {4, 2, 16}) {
