@@ -197,7 +197,7 @@ int run(const TuneOptions& options) {
         .spec = item.spec,
         .target = target,
         .processors = device->processors(),
-        .memory_bytes = 1e9 * options.memory_gb.value_or(cuda ? 20 : 2),
+        .memory_bytes = cache_memory(options.memory_gb, target),
         .jobs = options.jobs > 0 ? options.jobs : std::max(1, runtime::usable_cpus() - (cuda ? 1 : 0)),
         .exhaustive = options.exhaustive};
     TunedSpec tuned{
@@ -288,9 +288,7 @@ void add_tune(CLI::App& app, Action& chosen) {
   command->add_option("--report", options->report, "also write a report, one HTML file")->type_name("FILE");
   command->add_option("--jobs", options->jobs, "compiles at once (default: one a CPU, one less beside a GPU)")
       ->check(CLI::Range(1, 1024));
-  command
-      ->add_option("--memory", options->memory_gb, "GB that the caches may take (default: 20, on the CPU 2)")
-      ->check(CLI::PositiveNumber);
+  add_memory_option(*command, options->memory_gb);
   command->add_flag("--dry-run", options->dry_run,
                     "only list what would be tried, and why the rest would not");
   command->add_option("--target", options->target,

@@ -34,6 +34,7 @@ struct FileOptions {
   std::vector<std::string> files;
   std::string out, device = "auto";
   double regression = 0.03;
+  std::optional<double> memory_gb;
   bool json = false;
 };
 
@@ -155,7 +156,7 @@ int verify(const FileOptions& options) {
                         .spec = Spec::parse(entry.spec),
                         .target = target,
                         .processors = device->processors(),
-                        .memory_bytes = codegen::is_cuda_target(target) ? 20e9 : 2e9};
+                        .memory_bytes = cache_memory(options.memory_gb, target)};
     progress.say(fmt::format("batch={} kv_heads={} tokens={}", entry.shape.batch, entry.shape.kv_heads,
                              entry.shape.tokens));
     const Verified verified = verify_entry(entry, task, options.regression);
@@ -192,6 +193,15 @@ std::string tuning_file_path() {
                 "--out FILE, or set ADAMAS_CACHE_DIR");
   std::filesystem::create_directories(folder);
   return folder + "/tuning.json";
+}
+
+double cache_memory(std::optional<double> gb, std::string_view target) {
+  return 1e9 * gb.value_or(codegen::is_cuda_target(target) ? 20 : 2);
+}
+
+void add_memory_option(CLI::App& command, std::optional<double>& gb) {
+  command.add_option("--memory", gb, "GB that the caches may take (default: 20, on the CPU 2)")
+      ->check(CLI::PositiveNumber);
 }
 
 TuneSubject subject_of(const TuneTask& task, const runtime::Device& device) {
@@ -233,6 +243,7 @@ void add_tune_files(CLI::App& tune, Action& chosen) {
       ->add_option("--regression", verified->regression, "share of the default's time that counts as worse")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  add_memory_option(*verify_command, verified->memory_gb);
   verify_command->add_flag("--json", verified->json, "one JSON object an entry");
   add("export", "Lines for `adamas precompile --tuning`: of each Spec the Tuning of its largest shape",
       "adamas tune export h100.json > tunings.txt", export_lines);
