@@ -49,16 +49,17 @@ show_failure() {
   fi
 }
 
-# build_preset NAME: configures and builds that CMake preset on all cores.
+# build_preset NAME [TARGET]: configures and builds that CMake preset on all cores; of it, all or one target.
 build_preset() {
-  local preset=$1 start=$SECONDS options
+  local preset=$1 start=$SECONDS options target=()
+  if (($# > 1)); then target=(--target "$2"); fi
   mapfile -t options <"$build_options"
   say "building the $preset preset"
   (cd "$repo" && run_logged "configure-$preset" cmake --preset "$preset" "${options[@]}") || {
     show_failure "configure-$preset"
     fail "CMake could not configure the $preset preset" "Whole log: build/logs/configure-$preset.log"
   }
-  (cd "$repo" && run_logged "build-$preset" cmake --build --preset "$preset" --parallel "$(nproc)") || {
+  (cd "$repo" && run_logged "build-$preset" cmake --build --preset "$preset" --parallel "$(nproc)" "${target[@]}") || {
     show_failure "build-$preset"
     fail "the $preset preset does not build" "Whole log: build/logs/build-$preset.log"
   }
