@@ -169,10 +169,11 @@ void bind_kernels(nb::module_& module) {
     return [field](const Kernels& self) { return std::string(self.info().*field); };
   };
   const auto none = nb::none();
-  nb::class_<Kernels>(
+  nb::class_<Kernels> kernels(
       module, "Kernels",
       "The compiled and loaded kernels of one Spec. Immutable, usable from any thread; made by "
-      "Context.prepare.")
+      "Context.prepare.");
+  kernels
       .def_prop_ro("spec", text(&adamas_kernel_info::spec), "Canonical Spec, every key. Spec.parse takes it.")
       .def_prop_ro("tuning", text(&adamas_kernel_info::tuning), "Canonical Tuning.")
       .def_prop_ro("target", text(&adamas_kernel_info::target), "What was loaded: 'sm_90a', 'x86-64-v3'.")
@@ -243,37 +244,6 @@ void bind_kernels(nb::module_& module) {
            "first_slot on, all by default. codes [>= code_bytes] uint8, written; key_thresholds\n"
            "[kv_heads, buckets - 1] float32, ascending.")
       .def(
-          "check",
-          [](const Kernels& self, const CacheView& cache, const ArrayArgument& codes,
-             const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
-             std::int64_t first_slot, std::optional<std::int64_t> count,
-             const std::optional<ArrayArgument>& stale, const Counters* counters, const nb::object& stream) {
-            self.check_codes(adamas_check, cache, codes, key_thresholds, slots, first_slot, count, stale,
-                             counters, stream);
-          },
-          nb::arg("cache"), nb::arg("codes"), nb::arg("key_thresholds"), nb::kw_only(),
-          nb::arg("slots") = none, nb::arg("first_slot") = 0, nb::arg("count") = none,
-          nb::arg("stale") = none, nb::arg("counters") = none, nb::arg("stream") = none,
-          "Makes the codes of slots again from K and compares: stale [n, kv_heads] uint8, written, is 1 "
-          "where "
-          "they\n"
-          "differ; counters learn tokens_checked and tokens_stale. One of the two must be given. Slots as "
-          "encode\n"
-          "takes them, each at most once. Changes no codes.")
-      .def(
-          "rebuild",
-          [](const Kernels& self, const CacheView& cache, const ArrayArgument& codes,
-             const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
-             std::int64_t first_slot, std::optional<std::int64_t> count,
-             const std::optional<ArrayArgument>& stale, const Counters* counters, const nb::object& stream) {
-            self.check_codes(adamas_rebuild, cache, codes, key_thresholds, slots, first_slot, count, stale,
-                             counters, stream);
-          },
-          nb::arg("cache"), nb::arg("codes"), nb::arg("key_thresholds"), nb::kw_only(),
-          nb::arg("slots") = none, nb::arg("first_slot") = 0, nb::arg("count") = none,
-          nb::arg("stale") = none, nb::arg("counters") = none, nb::arg("stream") = none,
-          "As check, and writes the codes that differ.")
-      .def(
           "export_codes",
           [](const Kernels& self, const ArrayArgument& codes, const ArrayArgument& bytes,
              std::int64_t first_slot, const nb::object& stream) {
@@ -294,6 +264,30 @@ void bind_kernels(nb::module_& module) {
            "With compile='background': the complete Kernels in place of dense ones, or None while they are "
            "being\n"
            "compiled. Encode the whole cache and make new plans before decoding with them.");
+
+  const auto bind_check = [&](const char* name, Kernels::CheckOperation operation, const char* help) {
+    kernels.def(
+        name,
+        [operation](const Kernels& self, const CacheView& cache, const ArrayArgument& codes,
+                    const ArrayArgument& key_thresholds, const std::optional<ArrayArgument>& slots,
+                    std::int64_t first_slot, std::optional<std::int64_t> count,
+                    const std::optional<ArrayArgument>& stale, const Counters* counters,
+                    const nb::object& stream) {
+          self.check_codes(operation, cache, codes, key_thresholds, slots, first_slot, count, stale, counters,
+                           stream);
+        },
+        nb::arg("cache"), nb::arg("codes"), nb::arg("key_thresholds"), nb::kw_only(), nb::arg("slots") = none,
+        nb::arg("first_slot") = 0, nb::arg("count") = none, nb::arg("stale") = none,
+        nb::arg("counters") = none, nb::arg("stream") = none, help);
+  };
+  bind_check(
+      "check", adamas_check,
+      "Makes the codes of slots again from K and compares: stale [n, kv_heads] uint8, written, is 1 where "
+      "they\n"
+      "differ; counters learn tokens_checked and tokens_stale. One of the two must be given. Slots as "
+      "encode\n"
+      "takes them, each at most once. Changes no codes.");
+  bind_check("rebuild", adamas_rebuild, "As check, and writes the codes that differ.");
 }
 
 }  // namespace adamas_python
