@@ -18,11 +18,14 @@ constexpr int kMostLists = 8;   // of a K/V head: beyond, scores of useful lengt
 constexpr int kMostDims = 512;  // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
 constexpr int kBins = 256;
+constexpr int kExcesses = 128;
 constexpr int kMostPieceBytes = 2048;
-constexpr int kFewestStages = 2,
-              kMostStages = 4;  // of a warp's ring: more codes on their way hide more latency
+constexpr int kRingStages[]{4, 2, 1};  // of a warp's ring
+// Codes on their way at once, on all multiprocessors: enough to hide the latency of memory. With more, some
+// multiprocessors get more of its bandwidth than others, and all wait for the last.
+constexpr std::int64_t kBytesInFlight = std::int64_t{3} << 20;
 constexpr int kSliceGrain = 64;
-constexpr std::int64_t kMostSlice = 131072;  // tokens; a warp lists those of at most half in 16 bits
+constexpr std::int64_t kMostSlice = 131072;  // tokens; a candidate says which one in 17 bits
 
 /// Selections of a K/V head, the query heads of each, and what they take in passes.
 struct Lists {
@@ -43,7 +46,9 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   const Lists lists = lists_of(spec, tuning);
   const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
-  const std::int64_t scores = lists.selections * (slice * decode.score_bytes + 32);
+  // Scores, and the largest of each piece.
+  const std::int64_t scores =
+      lists.selections * (round_up((slice + slice / decode.piece) * decode.score_bytes, 128) + 32);
   const std::int64_t strands = items * lists.heads * kCudaStrands * (spec.value_dim + 2) * 4;
   return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), 16);
 }
@@ -56,26 +61,35 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   const int warps = tuning.decode_threads / kWarp;
   CudaDecode decode{};
   decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
-  const int token_bytes = cuda.facts.code_bits * cuda.words * 4;
+  // Rows of 4 or 8 bytes share 16 with others, longer ones begin with 16 of their own.
+  const int token_bytes = cuda.facts.code_bits *
+                          static_cast<int>(cuda.words <= 2 ? cuda.words * 4 : round_up(cuda.words * 4, 16));
   decode.piece = 64;
   while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes)
     decode.piece /= 2;
   decode.piece_bytes = decode.piece * token_bytes;
   decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
-  decode.maxima_words = std::max(spec.budget <= 128 ? 128 : 256, warps * kMostBlocks);
+  const bool large = spec.budget > 128 && spec.budget <= 256;
+  decode.maxima_words = std::max(large ? 512 : 256, warps * kMostBlocks);
+  // What 8 blocks send of a list: histograms and a block's own, or all candidates of a burst in one of them.
+  const std::int64_t candidates = spec.budget <= 256 ? kMostBlocks * (spec.budget + 32) : 0;
+  decode.inbox_words = static_cast<int>(
+      ceil_div(std::max<std::int64_t>(kMostBlocks * kBins / 2 + kBins - kExcesses, candidates), 24) * 24 +
+      kExcesses);
   // Two 16-bit scores are compared at once by their spare top bits.
   decode.score_bytes = cuda.facts.key_forced + 2 < (1 << 15) ? 2 : 4;
   decode.blocks_per_processor = tuning.decode_threads <= 256 ? 2 : 1;
 
   const std::int64_t s = lists.selections;
-  std::int64_t bytes = s * kMostBlocks * kBins * 2;                                         // inbox
+  std::int64_t bytes = s * decode.inbox_words * 4;
   bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;             // columns
   bytes += s * lists.padded_heads * spec.head_dim * 4;                                      // queries
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
-  bytes += s * decode.maxima_words * 4 + s * kBins * 4;
+  bytes += s * decode.maxima_words * 4;
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes = round_up(bytes + s * list_warps * 4, 8);           // candidate counts
-  bytes += 4 * 8;                                            // mailboxes
+  bytes += s * (list_warps + kMostBlocks + 1 + 2) * 4;  // candidates: counts, thresholds
+  bytes = round_up(bytes, 8);
+  bytes += 5 * 8;                                            // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
   decode.shared_bytes = round_up(bytes, 16);
@@ -106,21 +120,24 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
     // other scans. The system keeps 1 KB of each.
     constexpr std::int64_t kReserved = 1024;
     const std::int64_t part = (limit + kReserved) / decode.blocks_per_processor - kReserved;
-    const bool share = bytes + kFewestStages * stage_bytes <= part;
-    const std::int64_t stages =
-        std::min<std::int64_t>(((share ? part : limit) - bytes) / stage_bytes, kMostStages);
-    if (slice > kMostSlice || stages < kFewestStages) continue;
+    const bool share = bytes + stage_bytes <= part;
+    const std::int64_t places = shape.processors * (share ? decode.blocks_per_processor : 1);
+    const std::int64_t in_flight = std::min(rows * shape.kv_heads * blocks, places) * stage_bytes;
+    const auto stages = std::ranges::find_if(kRingStages, [&](int count) {
+      return bytes + count * stage_bytes <= (share ? part : limit) &&
+             (count == 1 || count * in_flight <= kBytesInFlight);
+    });
+    if (slice > kMostSlice || stages == std::end(kRingStages)) continue;
     // The smallest cluster that fits, or a larger one as long as all of them run at once. A cluster lies in
     // one part of the chip: not all multiprocessors find one.
-    const std::int64_t resident =
-        std::int64_t{shape.processors} * (share ? decode.blocks_per_processor : 1) * 15 / 16 / blocks;
+    const std::int64_t resident = places * 15 / 16 / blocks;
     if (best && rows * shape.kv_heads > resident) break;
     best = Grid{.x = static_cast<std::uint32_t>(blocks),
                 .y = static_cast<std::uint32_t>(shape.kv_heads),
                 .z = static_cast<std::uint32_t>(rows),
                 .threads = static_cast<std::uint32_t>(tuning.decode_threads),
-                .shared_bytes = static_cast<std::uint32_t>(bytes + stages * stage_bytes),
-                .ring_stages = static_cast<std::uint32_t>(stages),
+                .shared_bytes = static_cast<std::uint32_t>(bytes + *stages * stage_bytes),
+                .ring_stages = static_cast<std::uint32_t>(*stages),
                 .cluster = static_cast<std::uint32_t>(blocks)};
   }
   return best;

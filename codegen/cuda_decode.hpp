@@ -17,6 +17,7 @@ struct CudaDecode {
   int piece_bytes;
   int key_steps;              ///< 128-bit pieces of a plane of codes
   int maxima_words;           ///< of a selection, from which its threshold is bounded
+  int inbox_words;            ///< of a selection, for what other blocks send
   int score_bytes;            ///< of a token's score on chip: 2 or 4
   int blocks_per_processor;   ///< that the registers allow
   std::int64_t shared_bytes;  ///< of templates/cuda/decode_layout.cuh's DecodeShared

@@ -231,6 +231,7 @@ std::string decode_constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kKeySteps", decode.key_steps);
   text += integer("kColumnWords", 4 * decode.key_steps);
   text += integer("kMaximaWords", decode.maxima_words);
+  text += integer("kInboxWords", decode.inbox_words);
   text += integer("kPiece", decode.piece);
   text += integer("kPieceBytes", decode.piece_bytes);
   text += integer("kDecodeBlocksPerProcessor", decode.blocks_per_processor);

@@ -97,7 +97,7 @@ struct Args {
     int write_slots;  // select, decode: slots in place of positions
     int mend;         // check: write the codes that are out of step
   };
-  int ring_stages;      // decode: pieces of codes that each warp has room for, 2 to 4
+  int ring_stages;      // decode: pieces of codes that each warp has room for: 1, 2 or 4
   int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
   int window;
   float scale, soft_cap;

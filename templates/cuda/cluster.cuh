@@ -31,23 +31,22 @@ __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/// In shared memory: counts bytes that other blocks (or this one) send, and lets threads wait for all of
-/// them.
+/// In shared memory: counts bytes that other blocks (or this one) send, and lets threads wait for all that
+/// were announced.
 struct alignas(8) Mailbox {
   unsigned long long state;
 };
 
-/// By one thread, before cluster_arrive_early: opens the mailbox for one delivery of `bytes` in all.
-__device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned bytes) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&mailbox)) : "memory");
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&mailbox)),
-               "r"(bytes)
+/// By one thread, before cluster_arrive_early: opens the mailbox for deliveries that `senders` announce: each
+/// once a delivery, with `expect` in the mailbox's own block or `announce` from any.
+__device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned senders) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&mailbox)), "r"(senders)
                : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-/// By one thread, after a delivery: expects the next one.
-__device__ __forceinline__ void expect_again(Mailbox& mailbox, unsigned bytes) {
+/// By one thread: announces `bytes` of the next delivery.
+__device__ __forceinline__ void expect(Mailbox& mailbox, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&mailbox)),
                "r"(bytes)
                : "memory");
@@ -73,6 +72,15 @@ __device__ __forceinline__ unsigned address_in_block(const void* pointer, unsign
                : "=r"(address)
                : "r"(shared_address(pointer)), "r"(rank));
   return address;
+}
+
+/// Announces `bytes` of the next delivery to the mailbox of block `rank`. They may be there before the
+/// announcement is, and nothing else that this thread wrote need be.
+__device__ __forceinline__ void announce(Mailbox& mailbox, unsigned rank, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.relaxed.cluster.shared::cluster.b64 _, [%0], %1;" ::"r"(
+                   address_in_block(&mailbox, rank)),
+               "r"(bytes)
+               : "memory");
 }
 
 /// Stores a word where `pointer` is in block `rank`, and counts it in that block's mailbox.

@@ -6,6 +6,9 @@
 
 namespace adamas_cuda {
 
+/// Whether warps make the query ready before they ask for codes. Not if all warps have a query head.
+constexpr bool kQueryFirst = kGroup < kDecodeWarps;
+
 /// What a row asks of its cluster.
 struct Task {
   int selected;  ///< tokens in each list
@@ -18,19 +21,28 @@ __device__ __forceinline__ Task task_of(const Args& args, const Row& row, int ro
   return {min(budget, row.visible), budget < row.visible && budget > 0};
 }
 
+/// Brings a sequence's table near before its length tells which entries are wanted. A line a thread: the rest
+/// of longer tables comes when it is asked for.
+__device__ __forceinline__ void prefetch_table(const Args& args, int sequence) {
+  if constexpr (!kPaged || kCsr) return;
+  constexpr int kEntriesOfLine = 32;
+  const i64 entry = static_cast<i64>(threadIdx.x) * kEntriesOfLine;
+  if (entry < args.table_stride) prefetch_line(args.table + sequence * args.table_stride + entry);
+}
+
 /// Opens the mailboxes for what this block will be sent. By one thread.
-__device__ __forceinline__ void open_mailboxes(const Cluster& cluster, const Task& task, int first, int past,
+__device__ __forceinline__ void open_mailboxes(const Cluster& cluster, const Task& task,
                                                DecodeShared& shared) {
-  int listed = 0;
-#pragma unroll 1
-  for (int item = first; item < past; ++item) {
-    listed += tokens_of_item(item, task.selected);
-  }
   const unsigned warps = kDecodeWarps * cluster.blocks;
-  open_mailbox(shared.maxima_mail, kSelections * warps * maxima_words(cluster) * sizeof(unsigned));
-  open_mailbox(shared.inbox_mail, kSelections * cluster.blocks * kBins * 2);
-  open_mailbox(shared.list_mail, listed * sizeof(unsigned));
-  open_mailbox(shared.partials_mail, bytes_of_partials(cluster, task.selected));
+  open_mailbox(shared.maxima_mail, 1);
+  open_mailbox(shared.candidates_mail, kSelections * cluster.blocks);
+  open_mailbox(shared.histograms_mail, 1);
+  open_mailbox(shared.list_mail, 1);
+  open_mailbox(shared.partials_mail, 1);
+  if (task.scans) {
+    expect(shared.maxima_mail, kSelections * warps * maxima_words(cluster) * sizeof(unsigned));
+  }
+  expect(shared.partials_mail, bytes_of_partials(cluster, task.selected));
 }
 
 /// The part of `slice` that a warp scans, in whole pieces. Warps that bound a threshold afterwards, while the
@@ -44,23 +56,28 @@ __device__ __forceinline__ Slice slice_of_warp(const Slice& slice, int warp) {
   return {slice.first + begin * kPiece, (end - begin) * kPiece, begin * kPiece};
 }
 
-/// The part of a row's positions that a block scans. It begins where the slot index is a multiple of the
-/// grain, which may be before the first position that the row sees.
-__device__ __forceinline__ Slice slice_of_block(const Cluster& cluster, const Row& row,
+__device__ __forceinline__ Shares shares_of_row(const Cluster& cluster, const Row& row,
                                                 const Places& places) {
-  const int base =
+  Shares shares;
+  shares.first =
       row.first - static_cast<int>((places.start + static_cast<unsigned>(row.first)) % kSliceGrain);
-  const int grains = (row.own + 1 - base + kSliceGrain - 1) / kSliceGrain;
-  const int each = cluster.share(grains);
-  const int begin = min(static_cast<int>(cluster.rank) * each, grains), end = min(begin + each, grains);
-  return {base + begin * kSliceGrain, (end - begin) * kSliceGrain, 0};
+  const int grains = (row.own + 1 - shares.first + kSliceGrain - 1) / kSliceGrain;
+  shares.tokens = grains * kSliceGrain;
+  shares.each = cluster.share(grains) * kSliceGrain;
+  shares.begin = min(static_cast<int>(cluster.rank) * shares.each, shares.tokens);
+  shares.token_bits = 32 - __clz(shares.tokens - 1);
+  return shares;
 }
 
-/// The part of `slice` that a warp lists tokens of.
+__device__ __forceinline__ Slice slice_of_block(const Shares& shares) {
+  return {shares.first + shares.begin, min(shares.each, shares.tokens - shares.begin), 0};
+}
+
+/// The part of `slice` that a warp lists tokens of, in whole pieces.
 __device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
-  const int vectors = slice.tokens / kTokensPerLane, each = (vectors + kListWarps - 1) / kListWarps;
-  const int begin = min(part * each, vectors), end = min(begin + each, vectors);
-  return {slice.first + begin * kTokensPerLane, (end - begin) * kTokensPerLane, begin * kTokensPerLane};
+  const int pieces = slice.tokens / kPiece, each = (pieces + kListWarps - 1) / kListWarps;
+  const int begin = min(part * each, pieces), end = min(begin + each, pieces);
+  return {slice.first + begin * kPiece, (end - begin) * kPiece, begin * kPiece};
 }
 
 /// Queries as attention wants them, by the warps from `first_warp` on. A barrier must follow.
@@ -79,30 +96,23 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
   }
 }
 
-/// Finds the row's lists and sends their entries to the blocks that attend to them.
-__device__ __forceinline__ void select_tokens(const Args& args, const Cluster& cluster, const Row& row,
+/// Scores the block's slice of the row, and lists what may be selected of it.
+__device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& cluster, const Row& row,
                                               int row_index, int kv_head, const Task& task,
-                                              const Places& places, DecodeShared& shared,
+                                              const Places& places, const Shares& shares,
+                                              const RawQuery& query, DecodeShared& shared,
                                               unsigned char* scores, unsigned& status) {
-  const int stride = score_bytes(slice_capacity(args, cluster));
-  const Slice block_slice = slice_of_block(cluster, row, places);
-  const Slice slice = slice_of_warp(block_slice, warp_index());
-
-  // The query first, or it would wait behind the codes; codes before it is made ready.
-  float query[kWords];
-  if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
+  const int capacity = slice_capacity(args, cluster);
+  const Slice block_slice = slice_of_block(shares), slice = slice_of_warp(block_slice, warp_index());
   CodeStream stream(args, kv_head, places, slice, row.own + 1 - slice.first,
                     rings_of_block(args, cluster) + warp_index() * (args.ring_stages * kPieceBytes));
-#pragma unroll 1
-  for (int stage = 1; stage < args.ring_stages; ++stage) {
-    stream.begin_piece(status);
-  }
+  stream.fill(status);
   // Warps without a query head to prepare make the queries ready for attention.
-  load_queries(args, row_index, kv_head, kGroup < kDecodeWarps ? kGroup : 0, shared);
-  prepare_columns(args, row_index, kv_head, query, shared);
+  load_queries(args, row_index, kv_head, kQueryFirst ? kGroup : 0, shared);
+  if (!kQueryFirst) prepare_columns(args, row_index, kv_head, query, shared);
   __syncthreads();
   cluster_wait();
-  scan_slice(cluster, row, slice, shared, scores, stride, stream, status);
+  scan_slice(cluster, row, slice, shared, scores, capacity, stream, status);
   if (warp_index() < kSelections) {
     wait_for_mail(shared.maxima_mail, 0);
 #pragma unroll 1
@@ -113,69 +123,89 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
   let_next_kernel_start();
   __syncthreads();
 
-  const int part = warp_index() % kListWarps, first_list = warp_index() / kListWarps;
-  const Slice part_slice = part_of_slice(block_slice, part);
-  unsigned delivery = 0;
+  const int part = warp_index() % kListWarps;
 #pragma unroll 1
-  for (bool open = true; open; ++delivery) {
-    if (delivery > 0) {  // once more, where scores spread wider than a histogram
-#pragma unroll 1
-      for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
-        if (is_open(shared.search[i / kBins])) shared.bins[i / kBins][i % kBins] = 0;
-      }
-      if (threadIdx.x == 0) {
-        expect_again(shared.inbox_mail, kSelections * cluster.blocks * kBins * 2);
-      }
-      cluster_arrive();  // all blocks have read the last delivery
-      cluster_wait();
-    }
-#pragma unroll 1
-    for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
-      const Search search = shared.search[selection];
-      unsigned* const bins = shared.bins[selection];
-      unsigned short* const candidates = candidates_of(args, cluster, selection, part);
-      unsigned& listed = shared.candidate_counts[selection][part];
-      if (delivery == 0) {
-        const unsigned found =
-            list_candidates(part_slice, scores + selection * stride, search, bins, candidates);
-        if (lane_index() == 0) listed = found;
-      } else if (is_open(search)) {
-        count_scores(part_slice, scores + selection * stride, search, bins, candidates, listed);
-      }
-    }
-    __syncthreads();
-    send_bins(cluster, shared);
-    wait_for_mail(shared.inbox_mail, delivery);
-#pragma unroll 1
-    for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
-      if (delivery == 0 || is_open(shared.search[selection])) {
-        narrow_search(cluster, selection, task.selected, shared);
-      }
-    }
-    __syncthreads();
-    open = false;
-#pragma unroll 1
-    for (int selection = 0; selection < kSelections; ++selection) {
-      open |= is_open(shared.search[selection]);
-    }
-  }
-
-#pragma unroll 1
-  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
-    const unsigned counts =
-        count_slice(part_slice, scores + selection * stride, shared.search[selection].lowest,
-                    candidates_of(args, cluster, selection, part), shared.candidate_counts[selection][part]);
-    if (lane_index() == 0) shared.list_counts[selection][part] = counts;
+  for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
+    unsigned char* const list = scores + selection * score_bytes(capacity);
+    const unsigned listed =
+        list_candidates(shares, part_of_slice(block_slice, part), list, piece_maxima(list, capacity),
+                        shared.search[selection].lowest, candidates_of(args, cluster, selection, part));
+    if (lane_index() == 0) shared.candidate_counts[selection][part] = listed;
   }
   __syncthreads();
 #pragma unroll 1
-  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
-    const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;
-    int* out = args.positions == nullptr ? nullptr : args.positions + list * kBudget;
-    send_selected(args, cluster, places, part_slice, part, {selection, out}, scores + selection * stride,
-                  shared, status);
+  for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
+    send_candidates(cluster, selection, part, candidates_of(args, cluster, selection, part), shared);
   }
-  wait_for_mail(shared.list_mail, 0);
+}
+
+/// Chooses from the candidates of all blocks, and stores the entries of this block's items. Lists that have
+/// too many candidates for that are left.
+__device__ __forceinline__ void choose_tokens(const Args& args, const Cluster& cluster, i64 first_of_row,
+                                              const Task& task, const Places& places, const Shares& shares,
+                                              int first, int past, DecodeShared& shared, unsigned& status) {
+  // The lists that the block attends to.
+  const int begin = first / kChunksPerList, end = past == first ? begin : (past - 1) / kChunksPerList + 1;
+  wait_for_mail(shared.candidates_mail, 0);
+#pragma unroll 1
+  for (int selection = begin; selection < end; ++selection) {
+    const Counts counts = count_candidates(cluster, selection, shared);
+    if (counts.total != kTooMany) gather_candidates(cluster, shares, selection, counts, shared);
+  }
+#pragma unroll 1
+  for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
+    const Counts counts = count_candidates(cluster, selection, shared);
+    if (lane_index() == 0) shared.totals[selection] = counts.total;
+  }
+  __syncthreads();
+  // One warp searches a list, and those that have none look up what the entries are.
+  const int searching = min(end - begin, kDecodeWarps), busy = searching == kDecodeWarps ? 0 : searching;
+#pragma unroll 1
+  for (int selection = begin; selection < end; ++selection) {
+    const auto total = static_cast<int>(shared.totals[selection]);
+    if (shared.totals[selection] == kTooMany) continue;
+    if (warp_index() == (selection - begin) % kDecodeWarps) {
+      const Threshold threshold = find_threshold(shares, selection, total, task.selected, shared);
+      if (lane_index() == 0) shared.thresholds[selection] = threshold;
+    }
+    if (warp_index() >= busy) {
+      look_up_entries(places, shares, selection, total, static_cast<int>(threadIdx.x) - busy * kWarp,
+                      kDecodeThreads - busy * kWarp, shared, status);
+    }
+  }
+  __syncthreads();
+  constexpr int kGroups = kMostCandidates / kWarp;
+#pragma unroll 1
+  for (int i = warp_index(); i < (end - begin) * kGroups; i += kDecodeWarps) {
+    const int selection = begin + i / max(kGroups, 1), group = i % max(kGroups, 1);
+    const auto total = static_cast<int>(shared.totals[selection]);
+    if (shared.totals[selection] == kTooMany || group * kWarp >= total) continue;
+    const bool writes = args.positions != nullptr && cluster.rank == readers_of(cluster, selection).first;
+    int* const out = writes ? args.positions + (first_of_row + selection) * kBudget : nullptr;
+    store_entries(args, places, shares, selection, total, group, first, past, shared, out, status);
+  }
+}
+
+/// Finds the row's lists and stores the entries of this block's items.
+__device__ __forceinline__ void select_tokens(const Args& args, const Cluster& cluster, const Row& row,
+                                              int row_index, int kv_head, const Task& task,
+                                              const Places& places, const RawQuery& query, int first,
+                                              int past, DecodeShared& shared, unsigned char* scores,
+                                              unsigned& status) {
+  const Shares shares = shares_of_row(cluster, row, places);
+  scan_and_list(args, cluster, row, row_index, kv_head, task, places, shares, query, shared, scores, status);
+  const i64 first_of_row = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections;
+  choose_tokens(args, cluster, first_of_row, task, places, shares, first, past, shared, status);
+  bool searches = false;
+#pragma unroll 1
+  for (int selection = 0; selection < kSelections; ++selection) {
+    searches |= shared.totals[selection] == kTooMany;
+  }
+  if (searches) {
+    search_lists(args, cluster, places, shares,
+                 part_of_slice(slice_of_block(shares), warp_index() % kListWarps), first_of_row, first, past,
+                 task.selected, shared, scores, status);
+  }
 }
 
 /// Fills this block's items where the lists are all that the row sees.
@@ -218,21 +248,27 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
+  prefetch_table(args, row_index / kQueryRows);
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
-    shared.bins[i / kBins][i % kBins] = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kExcesses; i += kDecodeThreads) {
+    shared.inbox[i / kExcesses].listed.excesses[i % kExcesses] = 0;
   }
-
   wait_for_previous_kernel();
+  // All wait for the query's columns: the query is loaded first, and made ready before the warp asks for
+  // codes.
+  RawQuery query;
+  if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
   const Row row = load_row(args, row_index);
   const Task task = task_of(args, row, row_index);
+  if (kQueryFirst && task.scans) prepare_columns(args, row_index, kv_head, query, shared);
   unsigned status = 0;
   const Places places = places_of_sequence(args, row.sequence, status);
-  if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(cluster, task, first, past, shared);
+  if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(cluster, task, shared);
   cluster_arrive_early();
   unsigned char* const scratch = scores_of_block(cluster);
   if (task.scans) {
-    select_tokens(args, cluster, row, row_index, kv_head, task, places, shared, scratch, status);
+    select_tokens(args, cluster, row, row_index, kv_head, task, places, query, first, past, shared, scratch,
+                  status);
   } else {
     load_queries(args, row_index, kv_head, 0, shared);
     list_all(row, places, first, past, task.selected, status);

@@ -23,11 +23,6 @@ __device__ __forceinline__ Place place_in_item(const Places& places, int item, i
   return place_of_list_entry(places, list_of_block()[item * kChunk + entry], status);
 }
 
-/// Tokens in chunk `item % kChunksPerList` of a list of `selected`.
-__device__ __forceinline__ int tokens_of_item(int item, int selected) {
-  return max(0, min(kChunk, selected - item % kChunksPerList * kChunk));
-}
-
 /// Loads quad `number` of the block's items: their strands one after the other, a strand's quads together.
 __device__ __forceinline__ void load_number(const Args& args, int kv_head, const Places& places, int first,
                                             int selected, int number, QuadRows& rows, unsigned& status) {

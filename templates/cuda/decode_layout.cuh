@@ -17,7 +17,6 @@ constexpr int kItems =
 
 constexpr int kBins = 256;         ///< of a histogram of scores
 constexpr int kTokensPerLane = 8;  ///< that a lane looks at together, when scores are read back
-constexpr int kCandidates = 256;   ///< tokens that may be selected, of a warp that lists them
 
 /// Once scores are made, each selection has warps of its own, and each of them a part of the block's slice.
 constexpr int kListWarps = kDecodeWarps / kSelections > 0 ? kDecodeWarps / kSelections : 1;
@@ -28,6 +27,20 @@ constexpr int kSliceGrain = 64;  ///< tokens; a block's slice begins at a multip
 constexpr int kForcedScore = kKeyForced + 1;
 
 constexpr bool kNarrowScores = sizeof(Score) == 2;
+
+/// A token that may be selected: in the upper bits by how much its score exceeds the bound, in the lower ones
+/// which of the row's tokens it is. No two are equal, and the better of two is the larger: of equal scores
+/// the later token's.
+using Candidate = unsigned;
+/// Candidates that a warp lists, in place of the rings once all warps have scanned.
+constexpr int kRingWords = kDecodeWarps * kPieceBytes / 4;  ///< of the smallest rings
+constexpr int kListedWords = kRingWords / (kSelections * kListWarps);
+constexpr int kCandidates = kListedWords < 256 ? kListedWords : 256;
+/// Candidates of a list that one warp searches; more are searched by histograms.
+constexpr int kMostCandidates = kBudget <= 256 ? kMaximaWords : 0;
+constexpr unsigned kTooMany = ~0u;  ///< in place of a count
+/// They are counted by their excess; better ones than the last but one all in the last.
+constexpr int kExcesses = 128;
 
 /// Largest scores that a lane has seen: two of 16 bits, of even and of odd groups, or one of 32.
 using Maximum = unsigned;
@@ -48,15 +61,36 @@ struct Search {
   unsigned first;    ///< place in the list of this block's first selected token
 };
 
+/// What candidates are selected: those of a greater excess, and those of this one but for the first few.
+struct Threshold {
+  unsigned excess;
+  int skipped;
+};
+
+/// What blocks send each other about a selection: candidates, each block to a part of its own, or histograms.
+union Inbox {
+  struct {
+    Candidate candidates[kInboxWords - kExcesses];
+    alignas(16) unsigned excesses[kExcesses];  ///< how many candidates of the row have each
+  } listed;
+  struct {
+    alignas(16) unsigned short counts[kMostBlocks][kBins];  ///< every block's histogram
+    alignas(16) unsigned bins[kBins];                       ///< this block's, before it is sent
+  } histograms;
+};
+
 struct alignas(16) DecodeShared {
-  alignas(16) unsigned short inbox[kSelections][kMostBlocks][kBins];  ///< every block's histogram
-  alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];       ///< queries as binary columns
+  alignas(16) Inbox inbox[kSelections];
+  alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as binary columns
   alignas(16) PassQueries queries[kSelections][kListPasses];
   alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
+  /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position.
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
-  alignas(16) unsigned bins[kSelections][kBins];
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
-  Mailbox maxima_mail, inbox_mail, list_mail, partials_mail;
+  unsigned block_counts[kSelections][kMostBlocks];     ///< candidates that a block has sent, or kTooMany
+  unsigned totals[kSelections];                        ///< of the row, or kTooMany
+  Threshold thresholds[kSelections];
+  Mailbox maxima_mail, candidates_mail, histograms_mail, list_mail, partials_mail;
   Search search[kSelections];
   unsigned list_counts[kSelections][kListWarps];  ///< see count_of_score
   int bias[kGroup];
@@ -85,6 +119,17 @@ struct Cluster {
 __device__ __forceinline__ Cluster this_cluster() {
   const unsigned blocks = cluster_blocks();
   return {cluster_rank(), blocks, kReciprocals[blocks]};
+}
+
+/// Candidates of a selection that a block can send, and where in a receiver's inbox they begin.
+__device__ __forceinline__ int inbox_part(const Cluster& cluster) {
+  return cluster.share(kInboxWords - kExcesses);
+}
+static_assert((kInboxWords - kExcesses) % 24 == 0, "clusters of 1, 2, 3, 4 and 8 blocks share an inbox out");
+
+/// Tokens in chunk `item % kChunksPerList` of a list of `selected`.
+__device__ __forceinline__ int tokens_of_item(int item, int selected) {
+  return max(0, min(kChunk, selected - item % kChunksPerList * kChunk));
 }
 
 /// Block that attends to chunk `item` (selection * kChunksPerList + chunk).
@@ -117,7 +162,14 @@ __device__ __forceinline__ int slice_capacity(const Args& args, const Cluster& c
 
 /// Bytes between the scores of two selections: neighbours begin in other banks.
 __device__ __forceinline__ int score_bytes(int capacity) {
-  return capacity * static_cast<int>(sizeof(Score)) + 32;
+  const int scores = capacity + capacity / kPiece;
+  return (scores * static_cast<int>(sizeof(Score)) + 127) / 128 * 128 + 32;
+}
+
+/// After a selection's scores: the largest of each piece, so that a list is made without looking at most of
+/// them. kForcedScore where a piece has tokens that are forced or not seen.
+__device__ __forceinline__ Score* piece_maxima(unsigned char* scores, int capacity) {
+  return reinterpret_cast<Score*>(scores) + capacity;
 }
 
 /// After those: each warp's ring of codes, args.ring_stages pieces.
@@ -129,17 +181,23 @@ __device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const
 
 /// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in
 /// order. More than kCandidates are not listed.
-__device__ __forceinline__ unsigned short* candidates_of(const Args& args, const Cluster& cluster,
-                                                         int selection, int part) {
-  return reinterpret_cast<unsigned short*>(rings_of_block(args, cluster)) +
+__device__ __forceinline__ Candidate* candidates_of(const Args& args, const Cluster& cluster, int selection,
+                                                    int part) {
+  return reinterpret_cast<Candidate*>(rings_of_block(args, cluster)) +
          (selection * kListWarps + part) * kCandidates;
 }
-static_assert(kSelections * kListWarps * kCandidates * 2 <= kDecodeWarps * 2 * kPieceBytes,
-              "candidates outgrow the rings");
 
 /// Tokens that a block or a warp scans: positions first .. first + tokens - 1, scores from `offset` on.
 struct Slice {
   int first, tokens, offset;
+};
+
+/// How the blocks share out a row's positions: `each` from `first` on, which may be before the first position
+/// that the row sees, as slices begin where the slot index is a multiple of the grain.
+struct Shares {
+  int first, tokens, each;
+  int begin;            ///< of this block's slice, in tokens from `first` on
+  unsigned token_bits;  ///< that tell the row's tokens apart
 };
 
 }  // namespace adamas_cuda

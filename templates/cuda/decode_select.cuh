@@ -1,177 +1,35 @@
-// Selection of the decode kernel: scores -> lists of slots in the blocks that attend to them. Every block of
-// the cluster counts its scores in a histogram, all exchange theirs, and each finds out what is the score of
-// the budget's last token, how many equal ones are its own to select, and where its tokens stand in the list.
-// Integers all along, so the answer does not depend on who comes first. The histogram begins at a lower
-// bound, the budget's largest of many maxima, so that few scores need to be counted.
+// Lists of the decode kernel, where too many tokens reach the bound for decode_list.cuh: ties, bursts, large
+// budgets. Every block of the cluster counts its scores in a histogram, all exchange theirs, and each finds
+// out what is the score of the budget's last token, how many equal ones are its own to select, and where its
+// tokens stand in the list; it sends them to the blocks that attend to the list. Integers all along, so the
+// answer does not depend on who comes first.
 #pragma once
 
-#include "templates/cuda/decode_scan.cuh"
+#include "templates/cuda/decode_list.cuh"
 
 namespace adamas_cuda {
 
-/// How many of a lane's maxima reach a score; summed over the warp.
-__device__ __forceinline__ int count_maxima(const Maximum (&maxima)[kMaximaWords / kWarp], unsigned score) {
-  unsigned counts = 0;
-#pragma unroll
-  for (const Maximum maximum : maxima) {
-    if constexpr (kNarrowScores) {  // both halves at once: bit 15 survives where the half is not below
-      counts += (((maximum | 0x80008000u) - score * 0x10001u) & 0x80008000u) >> 15;
-    } else {
-      counts += maximum >= score;
-    }
-  }
-  return sum_over_warp(static_cast<int>(kNarrowScores ? (counts & 0xffffu) + (counts >> 16) : counts));
-}
-
-/// Begins the search for one selection's threshold. By one warp.
-__device__ __forceinline__ void bound_threshold(const Cluster& cluster, int selection, int wanted,
-                                                DecodeShared& shared) {
-  const int filled = maxima_words(cluster) * kDecodeWarps * static_cast<int>(cluster.blocks);
-  Maximum maxima[kMaximaWords / kWarp];
-  unsigned most = 0, least = ~0u;
-#pragma unroll
-  for (int i = 0; i < kMaximaWords / kWarp; ++i) {
-    const int word = i * kWarp + lane_index();
-    const Maximum maximum = word < filled ? shared.maxima[selection][word] : 0;
-    const unsigned low = kNarrowScores ? maximum & 0xffffu : maximum;
-    const unsigned high = kNarrowScores ? maximum >> 16 : maximum;
-    most = max(most, max(low, high));
-    if (word < filled) least = min(least, min(low, high));
-    maxima[i] = maximum;
-  }
-  most = __reduce_max_sync(kAllLanes, most);
-  least = max(__reduce_min_sync(kAllLanes, least), 1u);
-  // At least `wanted` maxima, hence tokens, reach `reached`; fewer reach `missed`. A few more than wanted
-  // will do.
-  unsigned reached = 0, missed = most + 1;
-  const int enough = wanted + wanted / 8;
-  int reaching = most == 0 ? 0 : count_maxima(maxima, least);
-  if (reaching >= wanted) reached = least;
-#pragma unroll 1
-  while (reached != 0 && reaching > enough && missed - reached > 1) {
-    const unsigned middle = (reached + missed) / 2;
-    const int count = count_maxima(maxima, middle);
-    if (count >= wanted) {
-      reached = middle, reaching = count;
-    } else {
-      missed = middle;
-    }
-  }
-  if (lane_index() == 0) {
-    const unsigned lowest = max(reached, 1u);  // 0 is no token
-    const int bits = 32 - __clz(static_cast<int>(max(most, lowest) - lowest));
-    shared.search[selection] = {lowest, kForcedScore + 1, static_cast<unsigned>(max(bits - 8, 0)), 0, 0, 0,
-                                0};
-  }
-}
-
-/// Eight neighbouring scores.
-__device__ __forceinline__ void load_scores(const unsigned char* scores, int token,
-                                            unsigned (&out)[kTokensPerLane]) {
-  if constexpr (kNarrowScores) {
-    const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
-    const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-    for (int i = 0; i < kTokensPerLane; ++i) {
-      out[i] = i % 2 == 0 ? pairs[i / 2] & 0xffffu : pairs[i / 2] >> 16;
-    }
-  } else {
-    const uint4 low = *reinterpret_cast<const uint4*>(scores + token * 4);
-    const uint4 high = *reinterpret_cast<const uint4*>(scores + token * 4 + 16);
-    out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
-    out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
-  }
-}
-
 /// Whether a search goes on after a histogram.
 __device__ __forceinline__ bool is_open(const Search& search) { return search.top - search.lowest > 1; }
-
-/// Score of one token.
-__device__ __forceinline__ unsigned load_score(const unsigned char* scores, int token) {
-  return reinterpret_cast<const Score*>(scores)[token];
-}
-
-/// Which of eight neighbouring scores reach a bound, 1 .. kForcedScore: bit i is token i.
-__device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores, int token, unsigned bound) {
-  if constexpr (kNarrowScores) {
-    constexpr unsigned kTops = 0x80008000u;  // survive where a half is not below
-    const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
-    const unsigned bounds = bound * 0x10001u;
-    const unsigned tops =
-        (((words.x | kTops) - bounds) & kTops) >> 15 | (((words.y | kTops) - bounds) & kTops) >> 13 |
-        (((words.z | kTops) - bounds) & kTops) >> 11 | (((words.w | kTops) - bounds) & kTops) >> 9;
-    return (tops | tops >> 15) & 0xffu;
-  } else {
-    unsigned score[kTokensPerLane], mask = 0;
-    load_scores(scores, token, score);
-#pragma unroll
-    for (int t = 0; t < kTokensPerLane; ++t) {
-      mask |= static_cast<unsigned>(score[t] >= bound) << t;
-    }
-    return mask;
-  }
-}
 
 __device__ __forceinline__ void count_score(const Search& search, unsigned score, unsigned* bins) {
   if (score < search.lowest || score >= search.top) return;
   atomicAdd(&bins[min((score - search.lowest) >> search.shift, kBins - 1u)], 1u);
 }
 
-/// Counts the scores of a warp's slice in the search's first histogram, and lists the tokens that it counts.
-/// @return how many they are
-__device__ __forceinline__ unsigned list_candidates(const Slice& slice, const unsigned char* scores,
-                                                    const Search& search, unsigned* bins,
-                                                    unsigned short* candidates) {
-  constexpr int kStep = kWarp * kTokensPerLane, kSteps = 4;
-  unsigned listed = 0;
-#pragma unroll 1
-  for (int start = 0; start < slice.tokens; start += kSteps * kStep) {
-    unsigned masks = 0;  // a byte a step
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const int token = start + step * kStep + lane_index() * kTokensPerLane;
-      if (token < slice.tokens) {
-        masks |= tokens_reaching(scores, slice.offset + token, search.lowest) << 8 * step;
-      }
-    }
-    const unsigned found = static_cast<unsigned>(sum_over_warp(__popc(masks)));
-    if (found == 0) continue;
-    const bool fits = listed + found <= kCandidates && found < 256;  // places are bytes
-    unsigned place = 0;  // a byte a step: candidates of the step in earlier lanes, then of this one
-    unsigned behind = listed;
-    if (fits) {
-      unsigned counts = 0;
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        counts |= static_cast<unsigned>(__popc(masks >> 8 * step & 0xffu)) << 8 * step;
-      }
-      const unsigned up_to = inclusive_sum_over_warp(counts);
-      const unsigned totals = __shfl_sync(kAllLanes, up_to, kWarp - 1);
-      // One multiplication makes each byte the sum of those below it.
-      place = up_to - counts + totals * 0x01010100u;
-    }
-#pragma unroll 1
-    for (; masks != 0; masks &= masks - 1) {
-      const int bit = __ffs(static_cast<int>(masks)) - 1, step = bit / 8;
-      const int token = start + step * kStep + lane_index() * kTokensPerLane + bit % 8;
-      count_score(search, load_score(scores, slice.offset + token), bins);
-      if (!fits) continue;
-      candidates[behind + (place >> 8 * step & 0xffu)] = static_cast<unsigned short>(token);
-      place += 1u << 8 * step;
-    }
-    listed = fits ? listed + found : kCandidates + 1;  // no more are listed
-  }
-  return listed;
+/// Which token of the block's slice a candidate is.
+__device__ __forceinline__ int token_of(const Shares& shares, Candidate candidate) {
+  return static_cast<int>(candidate & ((1u << shares.token_bits) - 1)) - shares.begin;
 }
 
-/// Counts the scores of a warp's slice in a later histogram.
-__device__ __forceinline__ void count_scores(const Slice& slice, const unsigned char* scores,
-                                             const Search& search, unsigned* bins,
-                                             const unsigned short* candidates, unsigned listed) {
+/// Counts the scores of a warp's slice in the search's histogram.
+__device__ __forceinline__ void count_scores(const Shares& shares, const Slice& slice,
+                                             const unsigned char* scores, const Search& search,
+                                             unsigned* bins, const Candidate* candidates, unsigned listed) {
   if (listed <= kCandidates) {
 #pragma unroll 1
     for (unsigned i = lane_index(); i < listed; i += kWarp) {
-      count_score(search, load_score(scores, slice.offset + candidates[i]), bins);
+      count_score(search, load_score(scores, token_of(shares, candidates[i])), bins);
     }
     return;
   }
@@ -187,17 +45,19 @@ __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& 
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kDecodeThreads) {
     const int selection = i / kVectors, first = i % kVectors * 8;
+    if (shared.totals[selection] != kTooMany) continue;
     unsigned pairs[4];
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
-      const uint2 two = *reinterpret_cast<const uint2*>(&shared.bins[selection][first + 2 * pair]);
+      const uint2 two =
+          *reinterpret_cast<const uint2*>(&shared.inbox[selection].histograms.bins[first + 2 * pair]);
       pairs[pair] = min(two.x, static_cast<unsigned>(kBudget)) | min(two.y, static_cast<unsigned>(kBudget))
                                                                      << 16;
     }
-    auto* to = reinterpret_cast<uint4*>(&shared.inbox[selection][cluster.rank][first]);
+    auto* to = reinterpret_cast<uint4*>(&shared.inbox[selection].histograms.counts[cluster.rank][first]);
 #pragma unroll 1
     for (unsigned block = 0; block < cluster.blocks; ++block) {
-      send(to, block, {pairs[0], pairs[1], pairs[2], pairs[3]}, shared.inbox_mail);
+      send(to, block, {pairs[0], pairs[1], pairs[2], pairs[3]}, shared.histograms_mail);
     }
   }
 }
@@ -218,7 +78,7 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
                                               DecodeShared& shared) {
   static_assert(kMostBlocks * kBudget < 1 << 16, "sums over blocks fit 16 bits");
   Search search = shared.search[selection];
-  const auto& inbox = shared.inbox[selection];
+  const auto& inbox = shared.inbox[selection].histograms.counts;
   // Bins 8 lane .. 8 lane + 7, of all blocks and of those before this one.
   unsigned all[4] = {}, earlier[4] = {};
 #pragma unroll
@@ -273,8 +133,8 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
     const unsigned later = equal_from_here - equal;
     const unsigned taken = left > later ? min(left - later, equal) : 0;
     const unsigned before = block < cluster.rank ? taken : 0;
-    search.skipped =
-        shared.bins[selection][bin] - __shfl_sync(kAllLanes, taken, static_cast<int>(cluster.rank));
+    search.skipped = shared.inbox[selection].histograms.bins[bin] -
+                     __shfl_sync(kAllLanes, taken, static_cast<int>(cluster.rank));
     search.first = search.above_before + static_cast<unsigned>(sum_over_warp(static_cast<int>(before)));
   }
   __syncwarp();
@@ -303,14 +163,14 @@ __device__ __forceinline__ unsigned count_selected(const unsigned (&score)[kToke
 }
 
 /// The same for a warp's slice.
-__device__ __forceinline__ unsigned count_slice(const Slice& slice, const unsigned char* scores,
-                                                unsigned threshold, const unsigned short* candidates,
-                                                unsigned listed) {
+__device__ __forceinline__ unsigned count_slice(const Shares& shares, const Slice& slice,
+                                                const unsigned char* scores, unsigned threshold,
+                                                const Candidate* candidates, unsigned listed) {
   unsigned counts = 0;
   if (listed <= kCandidates) {
 #pragma unroll 1
     for (unsigned i = lane_index(); i < listed; i += kWarp) {
-      counts += count_of_score(load_score(scores, slice.offset + candidates[i]), threshold);
+      counts += count_of_score(load_score(scores, token_of(shares, candidates[i])), threshold);
     }
   } else {
 #pragma unroll 1
@@ -321,29 +181,6 @@ __device__ __forceinline__ unsigned count_slice(const Slice& slice, const unsign
     }
   }
   return static_cast<unsigned>(sum_over_warp(static_cast<int>(counts)));
-}
-
-/// What a list says of a token: its slot, or its slot index where one slot says not enough (there are two
-/// tables) or too much (there is none).
-constexpr bool kListsIndexes = !kPaged || kSplitTables;
-
-__device__ __forceinline__ unsigned list_entry(const Places& places, int position, unsigned& status) {
-  const unsigned index = slot_index(places, position, status);
-  if constexpr (kListsIndexes) return index;
-  return static_cast<unsigned>(page_of_index(places, index, status)) * kPageSize +
-         static_cast<unsigned>(token_of_index(index));
-}
-
-__device__ __forceinline__ Place place_of_list_entry(const Places& places, unsigned entry, unsigned& status) {
-  if constexpr (kListsIndexes) return place_of_rows(places, entry, status);
-  return with_memory(places, {static_cast<int>(entry / kPageSize), static_cast<int>(entry % kPageSize)},
-                     status);
-}
-
-__device__ __forceinline__ int slot_of_list_entry(const Args& args, const Places& places, unsigned entry,
-                                                  unsigned& status) {
-  if constexpr (!kListsIndexes) return static_cast<int>(entry);
-  return slot_of(args, {page_of_index(places, entry, status), token_of_index(entry)});
 }
 
 /// Where selected tokens go.
@@ -370,9 +207,9 @@ __device__ __forceinline__ void send_token(const Args& args, const Cluster& clus
 
 /// Sends the selected tokens of a part of the block's slice.
 __device__ __forceinline__ void send_selected(const Args& args, const Cluster& cluster, const Places& places,
-                                              const Slice& slice, int part, const Destination& to,
-                                              const unsigned char* scores, DecodeShared& shared,
-                                              unsigned& status) {
+                                              const Shares& shares, const Slice& slice, int part,
+                                              const Destination& to, const unsigned char* scores,
+                                              DecodeShared& shared, unsigned& status) {
   const Search& search = shared.search[to.selection];
   const unsigned threshold = search.lowest, skipped = search.skipped, first = search.first;
   // Above and equal, in this block's earlier tokens.
@@ -381,13 +218,13 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
       static_cast<int>(lane_index() < part ? shared.list_counts[to.selection][lane_index()] : 0u)));
   const unsigned listed = shared.candidate_counts[to.selection][part];
   if (listed <= kCandidates) {
-    const unsigned short* candidates = candidates_of(args, cluster, to.selection, part);
+    const Candidate* candidates = candidates_of(args, cluster, to.selection, part);
     unsigned above_before = before & kAboveMask, equal_before = before >> kEqualBit;
 #pragma unroll 1
     for (unsigned start = 0; start < listed; start += kWarp) {
       const unsigned i = start + lane_index();
-      const int token = i < listed ? candidates[i] : 0;
-      const unsigned score = i < listed ? load_score(scores, slice.offset + token) : 0;
+      const int token = i < listed ? token_of(shares, candidates[i]) : slice.offset;
+      const unsigned score = i < listed ? load_score(scores, token) : 0;
       const unsigned earlier = (1u << lane_index()) - 1;
       const unsigned above = __ballot_sync(kAllLanes, score > threshold);
       const unsigned equal = __ballot_sync(kAllLanes, score == threshold);
@@ -395,7 +232,8 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
       if (score > threshold || (score == threshold && equals >= skipped)) {
         const unsigned taken = equals > skipped ? equals - skipped : 0;
         const unsigned number = first + above_before + __popc(above & earlier) + taken;
-        send_token(args, cluster, places, to, static_cast<int>(number), slice.first + token, shared, status);
+        send_token(args, cluster, places, to, static_cast<int>(number), slice.first + token - slice.offset,
+                   shared, status);
       }
       above_before += __popc(above);
       equal_before += __popc(equal);
@@ -426,6 +264,80 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
       equal += s == threshold;
     }
   }
+}
+
+/// Finds the lists that have too many candidates, and waits for the entries of this block's items.
+/// @param part_slice    the part of the block's slice that this warp looks at
+/// @param first_of_row  number of the row's first list in the call
+__device__ __forceinline__ void search_lists(const Args& args, const Cluster& cluster, const Places& places,
+                                             const Shares& shares, const Slice& part_slice, i64 first_of_row,
+                                             int first, int past, int selected, DecodeShared& shared,
+                                             unsigned char* scores, unsigned& status) {
+  const int part = warp_index() % kListWarps, first_list = warp_index() / kListWarps;
+  const int stride = score_bytes(slice_capacity(args, cluster));
+  unsigned histogram_bytes = 0;
+#pragma unroll 1
+  for (int selection = 0; selection < kSelections; ++selection) {
+    if (shared.totals[selection] == kTooMany) histogram_bytes += cluster.blocks * kBins * 2;
+  }
+  if (threadIdx.x == 0) {
+    int listed = 0;
+#pragma unroll 1
+    for (int item = first; item < past; ++item) {
+      if (shared.totals[item / kChunksPerList] == kTooMany) listed += tokens_of_item(item, selected);
+    }
+    expect(shared.list_mail, listed * sizeof(unsigned));
+  }
+#pragma unroll 1
+  for (unsigned delivery = 0, open = 1; open != 0; ++delivery) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
+      if (shared.totals[i / kBins] == kTooMany) shared.inbox[i / kBins].histograms.bins[i % kBins] = 0;
+    }
+    if (threadIdx.x == 0) expect(shared.histograms_mail, histogram_bytes);
+    cluster_arrive();  // all blocks have read what the inbox held, and expect what comes
+    cluster_wait();
+#pragma unroll 1
+    for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
+      if (shared.totals[selection] != kTooMany || !is_open(shared.search[selection])) continue;
+      count_scores(shares, part_slice, scores + selection * stride, shared.search[selection],
+                   shared.inbox[selection].histograms.bins, candidates_of(args, cluster, selection, part),
+                   shared.candidate_counts[selection][part]);
+    }
+    __syncthreads();
+    send_bins(cluster, shared);
+    wait_for_mail(shared.histograms_mail, delivery);
+#pragma unroll 1
+    for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
+      if (shared.totals[selection] == kTooMany && is_open(shared.search[selection])) {
+        narrow_search(cluster, selection, selected, shared);
+      }
+    }
+    __syncthreads();
+    open = 0;
+#pragma unroll 1
+    for (int selection = 0; selection < kSelections; ++selection) {
+      open |= shared.totals[selection] == kTooMany && is_open(shared.search[selection]);
+    }
+  }
+
+#pragma unroll 1
+  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
+    if (shared.totals[selection] != kTooMany) continue;
+    const unsigned counts =
+        count_slice(shares, part_slice, scores + selection * stride, shared.search[selection].lowest,
+                    candidates_of(args, cluster, selection, part), shared.candidate_counts[selection][part]);
+    if (lane_index() == 0) shared.list_counts[selection][part] = counts;
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
+    if (shared.totals[selection] != kTooMany) continue;
+    int* out = args.positions == nullptr ? nullptr : args.positions + (first_of_row + selection) * kBudget;
+    send_selected(args, cluster, places, shares, part_slice, part, {selection, out},
+                  scores + selection * stride, shared, status);
+  }
+  wait_for_mail(shared.list_mail, 0);
 }
 
 }  // namespace adamas_cuda

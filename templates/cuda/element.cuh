@@ -38,18 +38,50 @@ __device__ __forceinline__ void widen_f8_pair(unsigned short bits, float* out) {
   }
 }
 
-/// Element `index` of an array, as float32.
+/// Elements as they lie in memory: one, and eight, which are aligned as a whole.
 template <Element kType>
-__device__ __forceinline__ float load_element(const void* base, i64 index) {
+struct Raw {
+  using Unit = unsigned short;
+  using Vector = uint4;
+};
+template <>
+struct Raw<Element::f8e4m3fn> {
+  using Unit = unsigned char;
+  using Vector = uint2;
+};
+template <>
+struct Raw<Element::f32> {
+  using Unit = float;
+  using Vector = void;  // nobody loads eight
+};
+template <Element kType>
+using RawElement = typename Raw<kType>::Unit;
+template <Element kType>
+using RawVector = typename Raw<kType>::Vector;
+
+/// Element `index` of an array: a load that nobody waits for yet.
+template <Element kType>
+__device__ __forceinline__ RawElement<kType> load_raw_element(const void* base, i64 index) {
+  return __ldg(static_cast<const RawElement<kType>*>(base) + index);
+}
+
+/// The same as float32.
+template <Element kType>
+__device__ __forceinline__ float widen_element(RawElement<kType> raw) {
   if constexpr (kType == Element::f32) {
-    return __ldg(static_cast<const float*>(base) + index);
+    return raw;
   } else if constexpr (kType == Element::f8e4m3fn) {
     float pair[2];
-    widen_f8_pair(__ldg(static_cast<const unsigned char*>(base) + index), pair);
+    widen_f8_pair(raw, pair);
     return pair[0];
   } else {
-    return widen<kType>(__ldg(static_cast<const unsigned short*>(base) + index));
+    return widen<kType>(raw);
   }
+}
+
+template <Element kType>
+__device__ __forceinline__ float load_element(const void* base, i64 index) {
+  return widen_element<kType>(load_raw_element<kType>(base, index));
 }
 
 /// Stores float32 as element `index` of an array, rounded to nearest even.
@@ -62,20 +94,6 @@ __device__ __forceinline__ void store_element(void* base, i64 index, float value
         kType == Element::f16 ? float_to_f16(value) : float_to_bf16(value);
   }
 }
-
-/// Elements as they lie in memory: one, and eight, which are aligned as a whole.
-template <Element kType>
-struct Raw {
-  using Unit = unsigned short;
-  using Vector = uint4;
-};
-template <>
-struct Raw<Element::f8e4m3fn> {
-  using Unit = unsigned char;
-  using Vector = uint2;
-};
-template <Element kType>
-using RawVector = typename Raw<kType>::Vector;
 
 /// The elements of a word, those at lower addresses first: two of 16 bits, or four of 8.
 template <Element kType>

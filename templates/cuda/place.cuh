@@ -93,13 +93,17 @@ __device__ __forceinline__ unsigned slot_index(const Places& places, int positio
   return min(index, places.last);
 }
 
-/// Page that `table` has for a slot index.
-__device__ __forceinline__ int look_up(const int* table, const Places& places, unsigned index,
-                                       unsigned& status) {
-  const int page = __ldg(table + index / kPageSize);
+/// What a table holds, as a page of the cache.
+__device__ __forceinline__ int page_inside(const Places& places, int page, unsigned& status) {
   const int inside = max(0, min(page, places.last_page));
   if (inside != page) status |= adamas_abi::kBadTable;
   return inside;
+}
+
+/// Page that `table` has for a slot index.
+__device__ __forceinline__ int look_up(const int* table, const Places& places, unsigned index,
+                                       unsigned& status) {
+  return page_inside(places, __ldg(table + index / kPageSize), status);
 }
 
 /// Page that holds a slot index: a load, where there is a table.

@@ -41,7 +41,9 @@ extern "C" __global__ void __launch_bounds__(kPrepareThreads, 1)
     const int query_head = kv_head * kGroup + member;
     float x[kWords];
     int integers[kWords];
-    load_query(args, row_index, query_head, x);
+    RawQuery raw;
+    load_query(args, row_index, query_head, raw);
+    widen_query(raw, x);
     query_integers(args, row_index, query_head, x, scratch[warp_index()], integers);
     store_prepared(prepared_query(args, row_index, query_head), integers);
   }

@@ -22,7 +22,9 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
   for (int j = 0; j < kWords; ++j) {
     largest = fmaxf(largest, fabsf(rotated[j]));
   }
-  const float step = __fdiv_rn(max_over_warp(largest), static_cast<float>(kQueryMax));
+  // Magnitudes of numbers are in the order of their bits.
+  largest = __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(largest)));
+  const float step = __fdiv_rn(largest, static_cast<float>(kQueryMax));
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
     integers[j] = 0;
@@ -36,13 +38,26 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
   }
 }
 
-/// A query head, by a warp: element 32 j + lane in register j.
-__device__ __forceinline__ void load_query(const Args& args, int row_index, int query_head,
-                                           float (&x)[kWords]) {
+/// A query head as it lies in memory, held by a warp: element 32 j + lane in register j.
+struct RawQuery {
+  RawElement<kQueryType> elements[kWords];
+};
+
+/// Loads without waiting.
+__device__ __forceinline__ void load_query(const Args& args, int row_index, int query_head, RawQuery& raw) {
   const i64 query = row_index * args.query_row_stride + query_head * args.query_head_stride;
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
-    x[j] = holds_element(j) ? load_element<kQueryType>(args.query, query + j * kWarp + lane_index()) : 0.0f;
+    raw.elements[j] = holds_element(j)
+                          ? load_raw_element<kQueryType>(args.query, query + j * kWarp + lane_index())
+                          : RawElement<kQueryType>{};
+  }
+}
+
+__device__ __forceinline__ void widen_query(const RawQuery& raw, float (&x)[kWords]) {
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    x[j] = widen_element<kQueryType>(raw.elements[j]);
   }
 }
 

@@ -72,7 +72,7 @@ TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a b
       CHECK(grid->y == 4);
       CHECK(grid->z == 3U * static_cast<unsigned>(Spec::parse(spec).query_rows));
       CHECK(grid->threads == 512);
-      CHECK(grid->ring_stages >= 2);
+      CHECK((grid->ring_stages == 1 || grid->ring_stages == 2 || grid->ring_stages == 4));
       CHECK(grid->shared_bytes <= cuda_shared_limit(90));
     }
   }

@@ -387,14 +387,19 @@ void copy_later(void* to, const void* from, std::size_t bytes) {
 void end_copies() { Cluster::current->end_copies(); }
 void wait_for_copies(unsigned batches) { Cluster::current->wait_for_copies(batches); }
 
-void open_mailbox(const void* mailbox, unsigned bytes) {
+void open_mailbox(const void* mailbox, unsigned senders) {
   Cluster& cluster = *Cluster::current;
-  cluster.mail().open(cluster.address_in(cluster_rank(), mailbox), bytes);
+  cluster.mail().open(cluster.address_in(cluster_rank(), mailbox), senders);
 }
 
 void expect_mail(const void* mailbox, unsigned bytes) {
   Cluster& cluster = *Cluster::current;
   cluster.mail().expect(cluster.address_in(cluster_rank(), mailbox), bytes);
+}
+
+void announce_mail(const void* mailbox, unsigned rank, unsigned bytes) {
+  Cluster& cluster = *Cluster::current;
+  cluster.mail().announce(cluster.address_in(rank, mailbox), bytes);
 }
 
 void wait_for_mail(const void* mailbox, unsigned delivery) {

@@ -62,9 +62,12 @@ void end_copies();
 void wait_for_copies(unsigned batches);
 
 /// Mailboxes at addresses in this block's shared memory; see mail.hpp.
-void open_mailbox(const void* mailbox, unsigned bytes);
+void open_mailbox(const void* mailbox, unsigned senders);
 void expect_mail(const void* mailbox, unsigned bytes);
 void wait_for_mail(const void* mailbox, unsigned delivery);
+
+/// Announces bytes to the mailbox that is at `mailbox` in block `rank`.
+void announce_mail(const void* mailbox, unsigned rank, unsigned bytes);
 
 /// Sends data to where `to` and `mailbox` are in block `rank`.
 void send_mail(const void* to, const void* mailbox, unsigned rank, const void* data, std::size_t bytes);

@@ -112,7 +112,7 @@ TEST_CASE("a cluster finds a burst of high scores, wherever its blocks and warps
     const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
     Problem problem(index, RowKind::kNormal, {700, 333});
     problem.call.window = problem.args.window = 290;
-    problem.most_ring_stages = 2 + index % 3;
+    problem.most_ring_stages = 1 << index % 3;
     problem.make_burst(640 - budget / 2, budget - 5);
     problem.make_burst(250, budget / 2);
     problem.encode();

@@ -64,9 +64,7 @@ inline int __float2int_rn(float value) { return static_cast<int>(std::nearbyint(
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
-}
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(std::uint64_t{a} * b >> 32); }
 inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
 
 inline int __ffs(int value) { return value == 0 ? 0 : std::countr_zero(static_cast<unsigned>(value)) + 1; }
@@ -210,6 +208,7 @@ inline void copy_async_or_zeros(void* to, const void* from, bool exists) {
   alignas(16) static const unsigned char kZeros[16] = {};
   copy_later(to, exists ? from : kZeros, sizeof kZeros);
 }
+inline void prefetch_line(const void*) {}
 template <int kBatches>
 void wait_for_copies() {
   wait_for_copies(kBatches);
@@ -279,10 +278,13 @@ struct alignas(8) Mailbox {
 
 inline void cluster_arrive_early() { cluster_arrive(); }
 
-inline void open_mailbox(Mailbox& mailbox, unsigned bytes) {
-  open_mailbox(static_cast<const void*>(&mailbox), bytes);
+inline void open_mailbox(Mailbox& mailbox, unsigned senders) {
+  open_mailbox(static_cast<const void*>(&mailbox), senders);
 }
-inline void expect_again(Mailbox& mailbox, unsigned bytes) { expect_mail(&mailbox, bytes); }
+inline void expect(Mailbox& mailbox, unsigned bytes) { expect_mail(&mailbox, bytes); }
+inline void announce(Mailbox& mailbox, unsigned rank, unsigned bytes) {
+  announce_mail(&mailbox, rank, bytes);
+}
 inline void wait_for_mail(Mailbox& mailbox, unsigned delivery) {
   wait_for_mail(static_cast<const void*>(&mailbox), delivery);
 }

@@ -28,7 +28,10 @@ void run(EntryPoint kernel) {
 
 /// Opens this block's mailbox for a warp's words, and waits until the other's is open.
 void open_mailboxes() {
-  if (threadIdx.x == 0) open_mailbox(shared().mailbox, sizeof shared().words);
+  if (threadIdx.x == 0) {
+    open_mailbox(shared().mailbox, 1);
+    expect(shared().mailbox, sizeof shared().words);
+  }
   cluster_arrive();
   cluster_wait();
 }
@@ -65,7 +68,7 @@ TEST_CASE("mail that is not waited for comes late, if at all") {
 
 TEST_CASE("mail for a mailbox that may not be open yet throws") {
   CHECK_THROWS_WITH(run([](const void*) {
-                      if (threadIdx.x == 0) open_mailbox(shared().mailbox, sizeof shared().words);
+                      if (threadIdx.x == 0) open_mailbox(shared().mailbox, 1);
                       send_word();
                       wait_for_mail(shared().mailbox, 0);
                     }),
@@ -99,7 +102,7 @@ TEST_CASE("the next delivery is expected before it is waited for, one at a time"
     send_word();
     wait_for_mail(shared().mailbox, 0);
     __syncwarp();
-    if (threadIdx.x == 0) expect_again(shared().mailbox, sizeof shared().words);
+    if (threadIdx.x == 0) expect(shared().mailbox, sizeof shared().words);
     cluster_arrive();
     cluster_wait();
     send_word();
@@ -107,10 +110,34 @@ TEST_CASE("the next delivery is expected before it is waited for, one at a time"
   });
   CHECK_THROWS_WITH(run([](const void*) {
                       open_mailboxes();
-                      if (threadIdx.x == 0) expect_again(shared().mailbox, 4);
+                      if (threadIdx.x == 0) expect(shared().mailbox, 4);
                       wait_for_mail(shared().mailbox, 0);
                     }),
                     doctest::Contains("twice at once"));
+}
+
+TEST_CASE("a delivery is complete once all have announced theirs, and it is there") {
+  run([](const void*) {
+    if (threadIdx.x == 0) open_mailbox(shared().mailbox, 2);
+    cluster_arrive();
+    cluster_wait();
+    const unsigned words = 5 + cluster_rank();  // each block sends as many to both
+    for (unsigned block = 0; block < 2; ++block) {
+      if (threadIdx.x == 0) announce(shared().mailbox, block, 4 * words);
+      if (threadIdx.x < words)
+        send(&shared().words[16 * cluster_rank() + threadIdx.x], block, 7u, shared().mailbox);
+    }
+    wait_for_mail(shared().mailbox, 0);
+    CHECK(shared().words[4] + shared().words[16 + 5] == 14);
+  });
+  CHECK_THROWS_WITH(run([](const void*) {
+                      if (threadIdx.x == 0) open_mailbox(shared().mailbox, 2);
+                      cluster_arrive();
+                      cluster_wait();
+                      if (threadIdx.x == 0) announce(shared().mailbox, cluster_rank(), 0);
+                      wait_for_mail(shared().mailbox, 0);
+                    }),
+                    doctest::Contains("in vain"));
 }
 
 TEST_CASE("threads that wait at different barriers throw") {

@@ -16,18 +16,23 @@ constexpr std::int64_t kMostBytes = (1 << 20) - 1;   // that an mbarrier can cou
 
 }  // namespace
 
-void Mail::open(Address address, std::uint64_t bytes) {
+void Mail::open(Address address, unsigned senders) {
   const auto [block, offset] = address;
   if (offset % sizeof kOpen != 0 || offset + sizeof kOpen > memories_[block].bytes()) {
     fail("a mailbox outside shared memory");
   }
   if (mailboxes_.contains(address)) fail("a mailbox is opened twice");
   std::memcpy(memories_[block].data() + offset, &kOpen, sizeof kOpen);
-  arrive(mailboxes_[address], bytes);
+  if (senders == 0) fail("a mailbox for nobody's mail");
+  mailboxes_[address].senders = senders;
 }
 
-void Mail::expect(Address address, std::uint64_t bytes) {
-  arrive(mailbox_at(address, "expect_again"), bytes);
+void Mail::expect(Address address, std::uint64_t bytes) { arrive(mailbox_at(address, "expect"), bytes); }
+
+void Mail::announce(Address address, std::uint64_t bytes) {
+  if (address.first >= memories_.size()) fail("mail for a block beyond the cluster");
+  mailbox_at(address, "announce");
+  letters_.push_back({address, true, 0, bytes, {}});
 }
 
 const unsigned& Mail::completed(Address address, unsigned delivery) {
@@ -45,7 +50,7 @@ void Mail::send(Address address, std::size_t to, const void* data, std::size_t b
   mailbox_at(address, "send");
   if (to % bytes != 0) fail("mail to a misaligned address");
   if (to + bytes > memories_[block].bytes()) fail("mail to an address outside shared memory");
-  Letter letter{address, to, bytes, {}};
+  Letter letter{address, false, to, bytes, {}};
   std::memcpy(letter.data, data, bytes);
   letters_.push_back(letter);
 }
@@ -70,16 +75,17 @@ bool Mail::deliver_until_complete() {
 void Mail::check_all_read() const {
   if (!letters_.empty()) fail("blocks have returned while mail was on its way to them");
   for (const auto& [address, mailbox] : mailboxes_) {
-    if (mailbox.received != 0) fail("a mailbox was sent mail that nobody waits for");
+    if (mailbox.received != 0 || mailbox.arrived != 0) fail("a mailbox was sent mail that nobody waits for");
   }
 }
 
 std::string Mail::incomplete() const {
   std::string text = "mailboxes (block, offset) miss:";
   for (const auto& [address, mailbox] : mailboxes_) {
-    if (mailbox.missing == 0) continue;
+    if (mailbox.missing == 0 && mailbox.arrived % mailbox.senders == 0) continue;
     text += " (" + std::to_string(address.first) + ", " + std::to_string(address.second) + ") " +
-            std::to_string(mailbox.missing) + " bytes";
+            std::to_string(mailbox.missing) + " bytes, " + std::to_string(mailbox.senders - mailbox.arrived) +
+            " announcements";
   }
   return text;
 }
@@ -102,18 +108,18 @@ Mail::Mailbox& Mail::mailbox_at(Address address, const char* operation) {
 }
 
 void Mail::arrive(Mailbox& mailbox, std::uint64_t bytes) {
-  if (mailbox.arrived) fail("a mailbox expects mail twice at once");
-  mailbox.arrived = true;
+  if (mailbox.arrived == mailbox.senders) fail("a mailbox expects mail twice at once");
+  ++mailbox.arrived;
   mailbox.missing += static_cast<std::int64_t>(bytes);
   if (mailbox.missing > kMostBytes) fail("a mailbox expects more bytes than it can count");
   complete_if_done(mailbox);
 }
 
 void Mail::complete_if_done(Mailbox& mailbox) {
-  if (!mailbox.arrived || mailbox.missing != 0) return;
+  if (mailbox.arrived < mailbox.senders || mailbox.missing != 0) return;
   ++mailbox.completed;
   ++completions_;
-  mailbox.arrived = false;
+  mailbox.arrived = 0;
   mailbox.received = 0;
 }
 
@@ -124,8 +130,9 @@ void Mail::deliver_one() {
   letters_.pop_back();
   const unsigned block = letter.mailbox.first;
   if (std::ranges::find(returned_, block) != returned_.end()) fail("mail for a block that has returned");
-  std::memcpy(memories_[block].data() + letter.to, letter.data, letter.bytes);
   Mailbox& mailbox = mailbox_at(letter.mailbox, "send");
+  if (letter.announces) return arrive(mailbox, letter.bytes);
+  std::memcpy(memories_[block].data() + letter.to, letter.data, letter.bytes);
   mailbox.missing -= static_cast<std::int64_t>(letter.bytes);
   mailbox.received += letter.bytes;
   complete_if_done(mailbox);

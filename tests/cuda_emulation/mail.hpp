@@ -24,10 +24,12 @@ class Mail {
   /// @param memories  of the cluster's blocks, by rank
   Mail(std::vector<SharedMemory>& memories, std::uint64_t seed) : memories_(memories), random_(seed) {}
 
-  /// mbarrier.init for one arrival, and that arrival with the bytes that it expects.
-  void open(Address mailbox, std::uint64_t bytes);
-  /// The arrival of the next delivery.
+  /// mbarrier.init for as many arrivals.
+  void open(Address mailbox, unsigned senders);
+  /// One of a delivery's arrivals, with the bytes that it expects.
   void expect(Address mailbox, std::uint64_t bytes);
+  /// The same, sent from another block: it takes its time as other mail does.
+  void announce(Address mailbox, std::uint64_t bytes);
 
   /// Number of deliveries that are complete, for a thread that waits for delivery `delivery` and knows only
   /// whether an odd or an even one comes next.
@@ -55,13 +57,15 @@ class Mail {
 
  private:
   struct Mailbox {
-    unsigned completed = 0;
-    bool arrived = false;        // the one arrival that a delivery begins with
-    std::int64_t missing = 0;    // bytes; negative: they came before the arrival
+    unsigned senders = 0;        // arrivals of a delivery
+    unsigned arrived = 0;        // of them, for this delivery
+    unsigned completed = 0;      // deliveries
+    std::int64_t missing = 0;    // bytes; negative: they came before they were announced
     std::uint64_t received = 0;  // of this delivery
   };
   struct Letter {
     Address mailbox;
+    bool announces;  // so many bytes, and has none itself
     std::size_t to, bytes;
     unsigned char data[16];
   };

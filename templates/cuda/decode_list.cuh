@@ -1,0 +1,324 @@
+// Lists of the decode kernel, the quick way: every block lists the few tokens that reach the bound and sends
+// them to the blocks that attend to the list, which find out among them the budget's best and where they
+// stand in the list. Integers all along, so the answer does not depend on who comes first. Where too many
+// reach the bound, decode_select.cuh takes over.
+#pragma once
+
+#include "templates/cuda/decode_bound.cuh"
+
+namespace adamas_cuda {
+
+/// Eight neighbouring scores.
+__device__ __forceinline__ void load_scores(const unsigned char* scores, int token,
+                                            unsigned (&out)[kTokensPerLane]) {
+  if constexpr (kNarrowScores) {
+    const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
+    const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (int i = 0; i < kTokensPerLane; ++i) {
+      out[i] = i % 2 == 0 ? pairs[i / 2] & 0xffffu : pairs[i / 2] >> 16;
+    }
+  } else {
+    const uint4 low = *reinterpret_cast<const uint4*>(scores + token * 4);
+    const uint4 high = *reinterpret_cast<const uint4*>(scores + token * 4 + 16);
+    out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+    out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+  }
+}
+
+/// Score of one token.
+__device__ __forceinline__ unsigned load_score(const unsigned char* scores, int token) {
+  return reinterpret_cast<const Score*>(scores)[token];
+}
+
+/// Which of eight neighbouring scores reach a bound, 1 .. kForcedScore: bit i is token i.
+__device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores, int token, unsigned bound) {
+  if constexpr (kNarrowScores) {
+    constexpr unsigned kTops = 0x80008000u;  // survive where a half is not below
+    const uint4 words = *reinterpret_cast<const uint4*>(scores + token * 2);
+    const unsigned bounds = bound * 0x10001u;
+    const unsigned tops =
+        (((words.x | kTops) - bounds) & kTops) >> 15 | (((words.y | kTops) - bounds) & kTops) >> 13 |
+        (((words.z | kTops) - bounds) & kTops) >> 11 | (((words.w | kTops) - bounds) & kTops) >> 9;
+    return (tops | tops >> 15) & 0xffu;
+  } else {
+    unsigned score[kTokensPerLane], mask = 0;
+    load_scores(scores, token, score);
+#pragma unroll
+    for (int t = 0; t < kTokensPerLane; ++t) {
+      mask |= static_cast<unsigned>(score[t] >= bound) << t;
+    }
+    return mask;
+  }
+}
+
+/// Lists the tokens of a part of the block's slice that reach a bound, in order.
+/// @return how many they are; the list is of no use if they are more than kCandidates
+__device__ __forceinline__ unsigned list_candidates(const Shares& shares, const Slice& part,
+                                                    const unsigned char* scores, const Score* maxima,
+                                                    unsigned bound, Candidate* candidates) {
+  constexpr int kLanes = kPiece / kTokensPerLane, kAtOnce = kWarp / kLanes;  // lanes of a piece, pieces
+  const int pieces = part.tokens / kPiece, first = part.offset / kPiece;
+  const unsigned most = ~0u >> shares.token_bits;  // that a score can exceed the bound by
+  unsigned listed = 0;
+  bool cut_off = false;
+#pragma unroll 1
+  for (int start = 0; start < pieces; start += kWarp) {
+    const int mine = start + lane_index();
+    unsigned reaching = __ballot_sync(kAllLanes, mine < pieces && maxima[first + mine] >= bound);
+#pragma unroll 1
+    while (reaching != 0) {
+      unsigned rest = reaching;  // less the pieces of earlier lanes
+#pragma unroll
+      for (int i = 1; i < kAtOnce; ++i) {
+        if (lane_index() / kLanes >= i) rest &= rest - 1;
+        reaching &= reaching - 1;
+      }
+      reaching &= reaching - 1;
+      int token = 0;
+      unsigned mask = 0;
+      if (rest != 0) {
+        token = (first + start + __ffs(static_cast<int>(rest)) - 1) * kPiece +
+                lane_index() % kLanes * kTokensPerLane;
+        mask = tokens_reaching(scores, token, bound);
+      }
+      const auto found = static_cast<unsigned>(__popc(mask));
+      const unsigned up_to = inclusive_sum_over_warp(found);
+      unsigned place = listed + up_to - found;
+      listed += __shfl_sync(kAllLanes, up_to, kWarp - 1);
+#pragma unroll 1
+      for (; mask != 0; mask &= mask - 1) {
+        const int reached = token + __ffs(static_cast<int>(mask)) - 1;
+        const unsigned score = load_score(scores, reached);
+        cut_off |= score - bound > most;
+        if (place < kCandidates) {
+          candidates[place] =
+              (score - bound) << shares.token_bits | static_cast<unsigned>(shares.begin + reached);
+        }
+        ++place;
+      }
+    }
+  }
+  return __ballot_sync(kAllLanes, cut_off) != 0 ? kCandidates + 1 : listed;
+}
+
+/// What a list says of a token: its slot, or its slot index where one slot says not enough (there are two
+/// tables) or too much (there is none).
+constexpr bool kListsIndexes = !kPaged || kSplitTables;
+
+/// What a table has for a position, if its list entry needs it: a load that nobody waits for yet.
+__device__ __forceinline__ int load_entry_page(const Places& places, int position) {
+  if constexpr (kListsIndexes) return 0;
+  return __ldg(places.table + min(places.start + static_cast<unsigned>(position), places.last) / kPageSize);
+}
+
+/// @param page  what load_entry_page has loaded
+__device__ __forceinline__ unsigned list_entry(const Places& places, int position, int page,
+                                               unsigned& status) {
+  const unsigned index = slot_index(places, position, status);
+  if constexpr (kListsIndexes) return index;
+  return static_cast<unsigned>(page_inside(places, page, status)) * kPageSize +
+         static_cast<unsigned>(token_of_index(index));
+}
+
+__device__ __forceinline__ unsigned list_entry(const Places& places, int position, unsigned& status) {
+  return list_entry(places, position, load_entry_page(places, position), status);
+}
+
+__device__ __forceinline__ Place place_of_list_entry(const Places& places, unsigned entry, unsigned& status) {
+  if constexpr (kListsIndexes) return place_of_rows(places, entry, status);
+  return with_memory(places, {static_cast<int>(entry / kPageSize), static_cast<int>(entry % kPageSize)},
+                     status);
+}
+
+__device__ __forceinline__ int slot_of_list_entry(const Args& args, const Places& places, unsigned entry,
+                                                  unsigned& status) {
+  if constexpr (!kListsIndexes) return static_cast<int>(entry);
+  return slot_of(args, {page_of_index(places, entry, status), token_of_index(entry)});
+}
+
+/// The blocks that attend to a list, neighbours.
+struct Readers {
+  unsigned first, last;
+};
+
+__device__ __forceinline__ Readers readers_of(const Cluster& cluster, int selection) {
+  const int item = selection * kChunksPerList;
+  return {block_of_item(cluster, item), block_of_item(cluster, item + kChunksPerList - 1)};
+}
+
+/// Sends the candidates that a warp has listed to the readers of the list, and the block's count of them to
+/// all blocks. All warps of the block have listed theirs.
+__device__ __forceinline__ void send_candidates(const Cluster& cluster, int selection, int part,
+                                                const Candidate* candidates, DecodeShared& shared) {
+  static_assert(kListWarps <= kWarp, "a lane has a part's count");
+  const unsigned count = lane_index() < kListWarps ? shared.candidate_counts[selection][lane_index()] : 0;
+  const bool fits = __ballot_sync(kAllLanes, count > kCandidates) == 0;
+  const auto total = static_cast<unsigned>(sum_over_warp(static_cast<int>(count)));
+  const int most = inbox_part(cluster);
+  const bool sends = kMostCandidates > 0 && fits && total <= static_cast<unsigned>(most);
+  const Readers readers = readers_of(cluster, selection);
+  const auto block = static_cast<unsigned>(lane_index());
+  if (part == 0 && block < cluster.blocks) {
+    const bool reads = block >= readers.first && block <= readers.last;
+    announce(shared.candidates_mail, block, sends && reads ? 4 * (1 + total) : 4);
+    send(&shared.block_counts[selection][cluster.rank], block, sends ? total : kTooMany,
+         shared.candidates_mail);
+  }
+  if (!sends) return;
+  const auto before = static_cast<unsigned>(sum_over_warp(static_cast<int>(lane_index() < part ? count : 0)));
+  const unsigned listed = __shfl_sync(kAllLanes, count, part);
+  Candidate* const to =
+      shared.inbox[selection].listed.candidates + static_cast<int>(cluster.rank) * most + before;
+#pragma unroll 1
+  for (unsigned i = lane_index(); i < listed; i += kWarp) {
+#pragma unroll 1
+    for (unsigned reader = readers.first; reader <= readers.last; ++reader) {
+      send(to + i, reader, candidates[i], shared.candidates_mail);
+    }
+  }
+}
+
+/// How many candidates of a list block `lane` has sent, and the total. All mail is there.
+struct Counts {
+  unsigned of_block, total;  ///< total: kTooMany if that is what it is
+};
+
+__device__ __forceinline__ Counts count_candidates(const Cluster& cluster, int selection,
+                                                   const DecodeShared& shared) {
+  const bool is_block = lane_index() < static_cast<int>(cluster.blocks);
+  const unsigned count = is_block ? shared.block_counts[selection][lane_index() % kMostBlocks] : 0;
+  const bool all_sent = __ballot_sync(kAllLanes, count == kTooMany) == 0;
+  const auto total = static_cast<unsigned>(sum_over_warp(static_cast<int>(count)));
+  return {count, all_sent && total <= kMostCandidates ? total : kTooMany};
+}
+
+__device__ __forceinline__ unsigned excess_of(const Shares& shares, Candidate candidate) {
+  return candidate >> shares.token_bits;
+}
+
+/// The position of a candidate.
+__device__ __forceinline__ int position_of(const Shares& shares, Candidate candidate) {
+  return shares.first + static_cast<int>(candidate & ((1u << shares.token_bits) - 1));
+}
+
+/// Brings together what the blocks have sent of a list, and counts it. By all warps; a barrier must follow.
+__device__ __forceinline__ void gather_candidates(const Cluster& cluster, const Shares& shares, int selection,
+                                                  const Counts& counts, DecodeShared& shared) {
+  constexpr int kWarpsOfBlock = kDecodeWarps / kMostBlocks > 0 ? kDecodeWarps / kMostBlocks : 1;
+  constexpr int kBlocksAtOnce = kDecodeWarps / kWarpsOfBlock;
+  const unsigned before = inclusive_sum_over_warp(counts.of_block) - counts.of_block;
+  const int most = inbox_part(cluster);
+#pragma unroll 1
+  for (int block = warp_index() % kBlocksAtOnce; block < static_cast<int>(cluster.blocks);
+       block += kBlocksAtOnce) {
+    const unsigned count = __shfl_sync(kAllLanes, counts.of_block, block);
+    unsigned* const to = shared.maxima[selection] + __shfl_sync(kAllLanes, before, block);
+    const Candidate* const from = shared.inbox[selection].listed.candidates + block * most;
+#pragma unroll 1
+    for (unsigned i = warp_index() / kBlocksAtOnce * kWarp + lane_index(); i < count;
+         i += kWarpsOfBlock * kWarp) {
+      const Candidate candidate = from[i];
+      to[i] = candidate;
+      atomicAdd(&shared.inbox[selection].listed.excesses[min(excess_of(shares, candidate), kExcesses - 1u)],
+                1u);
+    }
+  }
+}
+
+/// Finds out which of a list's candidates are selected. By one warp.
+__device__ __forceinline__ Threshold find_threshold(const Shares& shares, int selection, int total,
+                                                    int wanted, const DecodeShared& shared) {
+  // Counts of excesses 4 lane .. 4 lane + 3, and of those and better ones.
+  const uint4 four =
+      *reinterpret_cast<const uint4*>(&shared.inbox[selection].listed.excesses[4 * lane_index()]);
+  const unsigned counts[4] = {four.x, four.y, four.z, four.w};
+  static_assert(kExcesses == 4 * kWarp, "a lane has four counts");
+  const unsigned mine = four.x + four.y + four.z + four.w;
+  int from_here = static_cast<int>(mine);
+#pragma unroll
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const int later = __shfl_down_sync(kAllLanes, from_here, distance);
+    if (lane_index() + distance < kWarp) from_here += later;
+  }
+  // The last lane from which on there are enough has the threshold.
+  const int owner = 31 - __clz(static_cast<int>(__ballot_sync(kAllLanes, from_here >= wanted)));
+  int reaching = from_here - static_cast<int>(mine);
+  int excess = 4 * lane_index() + 4;
+#pragma unroll
+  for (int i = 3; i >= 0; --i) {
+    if (reaching >= wanted) continue;
+    reaching += static_cast<int>(counts[i]);
+    excess = 4 * lane_index() + i;
+  }
+  Threshold threshold = {static_cast<unsigned>(__shfl_sync(kAllLanes, excess, owner)),
+                         __shfl_sync(kAllLanes, reaching, owner) - wanted};
+  if (threshold.excess < kExcesses - 1) return threshold;
+  // Beyond what is counted one by one: at least `wanted` reach `excess`, fewer reach `missed`.
+  unsigned missed = (~0u >> shares.token_bits) + 1;
+#pragma unroll 1
+  while (missed - threshold.excess > 1) {
+    const unsigned middle = threshold.excess + (missed - threshold.excess) / 2;
+    int count = 0;
+#pragma unroll 1
+    for (int i = lane_index(); i < total; i += kWarp) {
+      count += excess_of(shares, shared.maxima[selection][i]) >= middle;
+    }
+    count = sum_over_warp(count);
+    if (count >= wanted) {
+      threshold = {middle, count - wanted};
+    } else {
+      missed = middle;
+    }
+  }
+  return threshold;
+}
+
+/// Puts list entries in place of the candidates in the inbox, by position. A thread has every `threads`-th
+/// one from number `thread` on.
+__device__ __forceinline__ void look_up_entries(const Places& places, const Shares& shares, int selection,
+                                                int total, int thread, int threads, DecodeShared& shared,
+                                                unsigned& status) {
+#pragma unroll 1
+  for (int i = thread; i < total; i += threads) {
+    const int position = position_of(shares, shared.maxima[selection][i]);
+    shared.inbox[selection].listed.candidates[i] = list_entry(places, position, status);
+  }
+}
+
+/// Stores the selected entries of a list that belong to the block's items `first_item` .. `past_item` - 1. By
+/// a warp, for 32 candidates.
+/// @param group  32 of them: which
+/// @param out    the caller's positions of this selection, if it is this block that writes them, or null
+__device__ __forceinline__ void store_entries(const Args& args, const Places& places, const Shares& shares,
+                                              int selection, int total, int group, int first_item,
+                                              int past_item, const DecodeShared& shared, int* out,
+                                              unsigned& status) {
+  const Threshold threshold = shared.thresholds[selection];
+  const unsigned earlier = (1u << lane_index()) - 1;
+  int above = 0, equal = 0;  // of those before
+  unsigned all_above = 0, all_equal = 0;
+  Candidate candidate = 0;
+#pragma unroll 1
+  for (int g = 0; g <= group; ++g) {
+    above += __popc(all_above), equal += __popc(all_equal);
+    const int number = g * kWarp + lane_index();
+    candidate = shared.maxima[selection][number];
+    const unsigned excess = excess_of(shares, candidate);
+    all_above = __ballot_sync(kAllLanes, number < total && excess > threshold.excess);
+    all_equal = __ballot_sync(kAllLanes, number < total && excess == threshold.excess);
+  }
+  above += __popc(all_above & earlier), equal += __popc(all_equal & earlier);
+  const bool chosen = (all_above >> lane_index() & 1u) != 0 ||
+                      ((all_equal >> lane_index() & 1u) != 0 && equal >= threshold.skipped);
+  if (!chosen) return;
+  const int number = above + max(equal - threshold.skipped, 0);
+  const unsigned entry = shared.inbox[selection].listed.candidates[group * kWarp + lane_index()];
+  const int place = (selection * kChunksPerList - first_item) * kChunk + number;
+  if (place >= 0 && place < (past_item - first_item) * kChunk) list_of_block()[place] = entry;
+  if (out == nullptr) return;
+  out[number] = args.write_slots == 0 ? position_of(shares, candidate)
+                                      : slot_of_list_entry(args, places, entry, status);
+}
+
+}  // namespace adamas_cuda
