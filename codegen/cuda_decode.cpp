@@ -87,7 +87,7 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
   bytes += s * decode.maxima_words * 4;
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes += s * (list_warps + kMostBlocks + 1 + 2) * 4;  // candidates: counts, thresholds
+  bytes += 4 * 4 + s * (list_warps + kMostBlocks + 1 + 2) * 4;  // shares; candidates: counts, thresholds
   bytes = round_up(bytes, 8);
   bytes += 5 * 8;                                            // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases

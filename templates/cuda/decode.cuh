@@ -65,7 +65,6 @@ __device__ __forceinline__ Shares shares_of_row(const Cluster& cluster, const Ro
   shares.tokens = grains * kSliceGrain;
   shares.each = cluster.share(grains) * kSliceGrain;
   shares.begin = min(static_cast<int>(cluster.rank) * shares.each, shares.tokens);
-  shares.token_bits = 32 - __clz(shares.tokens - 1);
   return shares;
 }
 
@@ -99,11 +98,12 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
 /// Scores the block's slice of the row, and lists what may be selected of it.
 __device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& cluster, const Row& row,
                                               int row_index, int kv_head, const Task& task,
-                                              const Places& places, const Shares& shares,
-                                              const RawQuery& query, DecodeShared& shared,
-                                              unsigned char* scores, unsigned& status) {
+                                              const Places& places, const RawQuery& query,
+                                              DecodeShared& shared, unsigned char* scores, unsigned& status) {
   const int capacity = slice_capacity(args, cluster);
-  const Slice block_slice = slice_of_block(shares), slice = slice_of_warp(block_slice, warp_index());
+  const Shares before = shares_of_row(cluster, row, places);
+  if (threadIdx.x == 0) shared.shares = before;
+  const Slice slice = slice_of_warp(slice_of_block(before), warp_index());
   CodeStream stream(args, kv_head, places, slice, row.own + 1 - slice.first,
                     rings_of_block(args, cluster) + warp_index() * (args.ring_stages * kPieceBytes));
   stream.fill(status);
@@ -123,12 +123,14 @@ __device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& c
   let_next_kernel_start();
   __syncthreads();
 
+  const Shares shares = shared.shares;
   const int part = warp_index() % kListWarps;
+  const Slice part_slice = part_of_slice(slice_of_block(shares), part);
 #pragma unroll 1
   for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
     unsigned char* const list = scores + selection * score_bytes(capacity);
     const unsigned listed =
-        list_candidates(shares, part_of_slice(block_slice, part), list, piece_maxima(list, capacity),
+        list_candidates(shares, part_slice, list, piece_maxima(list, capacity),
                         shared.search[selection].lowest, candidates_of(args, cluster, selection, part));
     if (lane_index() == 0) shared.candidate_counts[selection][part] = listed;
   }
@@ -192,8 +194,8 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
                                               const Places& places, const RawQuery& query, int first,
                                               int past, DecodeShared& shared, unsigned char* scores,
                                               unsigned& status) {
-  const Shares shares = shares_of_row(cluster, row, places);
-  scan_and_list(args, cluster, row, row_index, kv_head, task, places, shares, query, shared, scores, status);
+  scan_and_list(args, cluster, row, row_index, kv_head, task, places, query, shared, scores, status);
+  const Shares shares = shared.shares;
   const i64 first_of_row = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections;
   choose_tokens(args, cluster, first_of_row, task, places, shares, first, past, shared, status);
   bool searches = false;

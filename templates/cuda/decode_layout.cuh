@@ -61,6 +61,16 @@ struct Search {
   unsigned first;    ///< place in the list of this block's first selected token
 };
 
+/// How the blocks share out a row's positions: `each` from `first` on, which may be before the first position
+/// that the row sees, as slices begin where the slot index is a multiple of the grain.
+struct Shares {
+  int first, tokens, each;
+  int begin;  ///< of this block's slice, in tokens from `first` on
+
+  /// Bits that tell the row's tokens apart.
+  __device__ __forceinline__ unsigned token_bits() const { return 32 - __clz(tokens - 1); }
+};
+
 /// What candidates are selected: those of a greater excess, and those of this one but for the first few.
 struct Threshold {
   unsigned excess;
@@ -86,6 +96,7 @@ struct alignas(16) DecodeShared {
   alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
   /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position.
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
+  Shares shares;                                       ///< kept here while codes take all registers
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
   unsigned block_counts[kSelections][kMostBlocks];     ///< candidates that a block has sent, or kTooMany
   unsigned totals[kSelections];                        ///< of the row, or kTooMany
@@ -190,14 +201,6 @@ __device__ __forceinline__ Candidate* candidates_of(const Args& args, const Clus
 /// Tokens that a block or a warp scans: positions first .. first + tokens - 1, scores from `offset` on.
 struct Slice {
   int first, tokens, offset;
-};
-
-/// How the blocks share out a row's positions: `each` from `first` on, which may be before the first position
-/// that the row sees, as slices begin where the slot index is a multiple of the grain.
-struct Shares {
-  int first, tokens, each;
-  int begin;            ///< of this block's slice, in tokens from `first` on
-  unsigned token_bits;  ///< that tell the row's tokens apart
 };
 
 }  // namespace adamas_cuda

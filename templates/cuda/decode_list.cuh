@@ -53,21 +53,21 @@ __device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores,
 }
 
 /// Lists the tokens of a part of the block's slice that reach a bound, in order.
-/// @return how many they are; the list is of no use if they are more than kCandidates
+/// @return how many they are, or more than kCandidates: then the list is of no use
 __device__ __forceinline__ unsigned list_candidates(const Shares& shares, const Slice& part,
                                                     const unsigned char* scores, const Score* maxima,
                                                     unsigned bound, Candidate* candidates) {
   constexpr int kLanes = kPiece / kTokensPerLane, kAtOnce = kWarp / kLanes;  // lanes of a piece, pieces
   const int pieces = part.tokens / kPiece, first = part.offset / kPiece;
-  const unsigned most = ~0u >> shares.token_bits;  // that a score can exceed the bound by
+  const unsigned most = ~0u >> shares.token_bits();  // that a score can exceed the bound by
   unsigned listed = 0;
   bool cut_off = false;
 #pragma unroll 1
-  for (int start = 0; start < pieces; start += kWarp) {
+  for (int start = 0; start < pieces && listed <= kCandidates; start += kWarp) {
     const int mine = start + lane_index();
     unsigned reaching = __ballot_sync(kAllLanes, mine < pieces && maxima[first + mine] >= bound);
 #pragma unroll 1
-    while (reaching != 0) {
+    while (reaching != 0 && listed <= kCandidates) {
       unsigned rest = reaching;  // less the pieces of earlier lanes
 #pragma unroll
       for (int i = 1; i < kAtOnce; ++i) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ unsigned list_candidates(const Shares& shares, const 
         cut_off |= score - bound > most;
         if (place < kCandidates) {
           candidates[place] =
-              (score - bound) << shares.token_bits | static_cast<unsigned>(shares.begin + reached);
+              (score - bound) << shares.token_bits() | static_cast<unsigned>(shares.begin + reached);
         }
         ++place;
       }
@@ -194,12 +194,12 @@ __device__ __forceinline__ Counts count_candidates(const Cluster& cluster, int s
 }
 
 __device__ __forceinline__ unsigned excess_of(const Shares& shares, Candidate candidate) {
-  return candidate >> shares.token_bits;
+  return candidate >> shares.token_bits();
 }
 
 /// The position of a candidate.
 __device__ __forceinline__ int position_of(const Shares& shares, Candidate candidate) {
-  return shares.first + static_cast<int>(candidate & ((1u << shares.token_bits) - 1));
+  return shares.first + static_cast<int>(candidate & ((1u << shares.token_bits()) - 1));
 }
 
 /// Brings together what the blocks have sent of a list, and counts it. By all warps; a barrier must follow.
@@ -255,7 +255,7 @@ __device__ __forceinline__ Threshold find_threshold(const Shares& shares, int se
                          __shfl_sync(kAllLanes, reaching, owner) - wanted};
   if (threshold.excess < kExcesses - 1) return threshold;
   // Beyond what is counted one by one: at least `wanted` reach `excess`, fewer reach `missed`.
-  unsigned missed = (~0u >> shares.token_bits) + 1;
+  unsigned missed = (~0u >> shares.token_bits()) + 1;
 #pragma unroll 1
   while (missed - threshold.excess > 1) {
     const unsigned middle = threshold.excess + (missed - threshold.excess) / 2;

@@ -19,7 +19,7 @@ __device__ __forceinline__ void count_score(const Search& search, unsigned score
 
 /// Which token of the block's slice a candidate is.
 __device__ __forceinline__ int token_of(const Shares& shares, Candidate candidate) {
-  return static_cast<int>(candidate & ((1u << shares.token_bits) - 1)) - shares.begin;
+  return static_cast<int>(candidate & ((1u << shares.token_bits()) - 1)) - shares.begin;
 }
 
 /// Counts the scores of a warp's slice in the search's histogram.
