@@ -19,6 +19,7 @@ constexpr int kMostDims = 512;  // K and V elements of a token that a warp can h
 constexpr int kMostBudget = 1024;
 constexpr int kBins = 256;
 constexpr int kExcesses = 128;
+constexpr int kBankRow = 128;  // bytes: what shared memory writes at once
 constexpr int kMostPieceBytes = 2048;
 constexpr int kRingStages[]{4, 2, 1};  // of a warp's ring
 // Codes on their way at once, on all multiprocessors: enough to hide the latency of memory. With more, some
@@ -50,7 +51,7 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
   const std::int64_t scores =
       lists.selections * (round_up((slice + slice / decode.piece) * decode.score_bytes, 128) + 32);
   const std::int64_t strands = items * lists.heads * kCudaStrands * (spec.value_dim + 2) * 4;
-  return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), 16);
+  return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), kBankRow);
 }
 
 }  // namespace
@@ -92,7 +93,7 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   bytes += 5 * 8;                                            // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
-  decode.shared_bytes = round_up(bytes, 16);
+  decode.shared_bytes = round_up(bytes, kBankRow);
   return decode;
 }
 

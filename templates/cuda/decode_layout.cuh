@@ -89,7 +89,9 @@ union Inbox {
   } histograms;
 };
 
-struct alignas(16) DecodeShared {
+/// Its size is a multiple of a row of banks: where the rings lie askew to those, copies into them take
+/// longer.
+struct alignas(128) DecodeShared {
   alignas(16) Inbox inbox[kSelections];
   alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as binary columns
   alignas(16) PassQueries queries[kSelections][kListPasses];
@@ -110,7 +112,7 @@ struct alignas(16) DecodeShared {
 static_assert(sizeof(DecodeShared) == kDecodeSharedBytes,
               "the generator and the template disagree about shared memory");
 
-extern __shared__ __align__(16) unsigned char dynamic_shared[];
+extern __shared__ __align__(128) unsigned char dynamic_shared[];
 
 /// 2^31 / blocks, rounded up: clusters of any size share out work without a division, which takes long.
 __device__ __constant__ const unsigned kReciprocals[kMostBlocks + 1] = {
@@ -187,7 +189,7 @@ __device__ __forceinline__ Score* piece_maxima(unsigned char* scores, int capaci
 __device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const Cluster& cluster) {
   const int scores = kSelections * score_bytes(slice_capacity(args, cluster));
   const int strands = most_items_of_block(cluster) * kHeadsPerList * kStrands * kPartialFloats * 4;
-  return scores_of_block(cluster) + (max(scores, strands) + 15) / 16 * 16;
+  return scores_of_block(cluster) + (max(scores, strands) + 127) / 128 * 128;
 }
 
 /// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in

@@ -74,6 +74,11 @@ TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a b
       CHECK(grid->threads == 512);
       CHECK((grid->ring_stages == 1 || grid->ring_stages == 2 || grid->ring_stages == 4));
       CHECK(grid->shared_bytes <= cuda_shared_limit(90));
+      // Rings of codes begin at a row of banks: askew, copies into them take longer.
+      const Spec parsed = Spec::parse(spec);
+      const CudaDecode decode = cuda_decode_of(parsed, Tuning::parse("", parsed, kTarget));
+      const auto rings = grid->ring_stages * (grid->threads / 32) * static_cast<unsigned>(decode.piece_bytes);
+      CHECK((grid->shared_bytes - rings) % 128 == 0);
     }
   }
 }

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "codegen/generator.hpp"
@@ -57,8 +58,11 @@ std::string emulated_unit(std::size_t index, Unit unit) {
       throw std::runtime_error("PTX in another place");
   }
   replace_all(source, "extern \"C\" ", "");
-  if (unit == Unit::attend || unit == Unit::decode) {
-    replace_all(source, "extern __shared__ __align__(16) unsigned char dynamic_shared[];", "");
+  for (const auto& [of, alignment] : {std::pair{Unit::attend, 16}, {Unit::decode, 128}}) {
+    if (unit != of) continue;
+    replace_all(source,
+                fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];", alignment),
+                "");
   }
   // Blocks of a cluster run at once, so a static variable would be shared by all of them.
   if (unit == Unit::decode && source.find("__shared__") != std::string::npos) {

@@ -33,10 +33,10 @@ class SharedMemory {
 
  private:
   static constexpr unsigned char kGuard = 0x5c;
-  static constexpr std::size_t kGuardWords = 64;
+  static constexpr std::size_t kGuardWords = 8;
 
-  struct alignas(16) Word {
-    unsigned char bytes[16];
+  struct alignas(128) Word {
+    unsigned char bytes[128];
   };
 
   std::size_t bytes_;
