@@ -41,17 +41,37 @@ Lists lists_of(const Spec& spec, const Tuning& tuning) {
           .chunks = static_cast<int>(ceil_div(spec.budget, tuning.chunk))};
 }
 
-/// Dynamic shared memory of a launch by clusters of `blocks`, without the rings; see rings_of_block and
-/// slice_capacity.
-std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t slice, int blocks) {
+/// Chunks of a row's lists that a block attends to where `blocks` of them answer a row.
+std::int64_t chunks_of_block(const Spec& spec, const Tuning& tuning, int blocks) {
+  const Lists lists = lists_of(spec, tuning);
+  return ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
+}
+
+/// Dynamic shared memory of a block that attends to `items` chunks, without the rings; see rings_of_block.
+std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t slice, std::int64_t items) {
   const CudaDecode decode = cuda_decode_of(spec, tuning);
   const Lists lists = lists_of(spec, tuning);
-  const std::int64_t items = ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
   // Scores, and the largest of each piece.
   const std::int64_t scores =
       lists.selections * (round_up((slice + slice / decode.piece) * decode.score_bytes, 128) + 32);
   const std::int64_t strands = items * lists.heads * kCudaStrands * (spec.value_dim + 2) * 4;
   return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, strands), kBankRow);
+}
+
+/// Blocks of the smallest part of a cluster of `blocks` that answers a short row, where there are more
+/// clusters than run at once: what every block does once, however few tokens it has, then costs more than
+/// sharing saves.
+/// @param room  bytes that launch_bytes may have
+int smallest_part(const Spec& spec, const Tuning& tuning, std::int64_t slice, int blocks, std::int64_t room) {
+  // With more, attention takes longer than is saved (32/8 heads, budget 128: a part of 2 blocks is best).
+  constexpr std::int64_t kMostListed = 256;
+  int smallest = blocks;
+  for (int part = blocks / 2; part >= 1 && blocks % part == 0; part /= 2) {
+    const std::int64_t chunks = chunks_of_block(spec, tuning, part);
+    if (chunks * tuning.chunk > kMostListed || launch_bytes(spec, tuning, slice, chunks) > room) break;
+    smallest = part;
+  }
+  return smallest;
 }
 
 }  // namespace
@@ -87,10 +107,13 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
   bytes += s * lists.padded_heads * spec.head_dim * 4;                                      // queries
   bytes += round_up(s * lists.padded_heads * lists.chunks * (spec.value_dim + 2) * 4, 16);  // partials
   bytes += s * decode.maxima_words * 4;
+  bytes += s * (spec.budget <= 256 ? decode.maxima_words : 4) * 4;  // entries
+  bytes += s * kMostBlocks * 4;                                     // counts of blocks
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes += 4 * 4 + s * (list_warps + kMostBlocks + 1 + 2) * 4;  // shares; candidates: counts, thresholds
+  bytes = round_up(bytes, 8) + 88;                // kept
+  bytes += 4 * 4 + s * (list_warps + 1 + 2) * 4;  // shares; candidates: counts, thresholds
   bytes = round_up(bytes, 8);
-  bytes += 5 * 8;                                            // mailboxes
+  bytes += 6 * 8;                                            // mailboxes
   bytes += s * 7 * 4 + s * list_warps * 4 + spec.group * 4;  // searches, counts, biases
   bytes += std::int64_t{warps} * cuda.rotate_scratch * 4;
   decode.shared_bytes = round_up(bytes, kBankRow);
@@ -115,7 +138,7 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
     if (tuning.cluster != 0 && tuning.cluster != blocks) continue;
     // Slices begin at multiples of the grain, wherever the row does.
     const std::int64_t slice = ceil_div(ceil_div(shape.max_tokens, kSliceGrain) + 1, blocks) * kSliceGrain;
-    const std::int64_t bytes = launch_bytes(spec, tuning, slice, blocks);
+    std::int64_t bytes = launch_bytes(spec, tuning, slice, chunks_of_block(spec, tuning, blocks));
     const std::int64_t stage_bytes = std::int64_t{tuning.decode_threads / kWarp} * decode.piece_bytes;
     // Blocks that may share a multiprocessor do so if the shortest rings allow it: while one selects, the
     // other scans. The system keeps 1 KB of each.
@@ -133,12 +156,19 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
     // one part of the chip: not all multiprocessors find one.
     const std::int64_t resident = places * 15 / 16 / blocks;
     if (best && rows * shape.kv_heads > resident) break;
+    const std::int64_t room = (share ? part : limit) - *stages * stage_bytes;
+    const int smallest =
+        rows * shape.kv_heads > resident ? smallest_part(spec, tuning, slice, blocks, room) : blocks;
+    const std::int64_t chunks = chunks_of_block(spec, tuning, smallest);
+    bytes = launch_bytes(spec, tuning, slice, chunks);
     best = Grid{.x = static_cast<std::uint32_t>(blocks),
                 .y = static_cast<std::uint32_t>(shape.kv_heads),
                 .z = static_cast<std::uint32_t>(rows),
                 .threads = static_cast<std::uint32_t>(tuning.decode_threads),
                 .shared_bytes = static_cast<std::uint32_t>(bytes + *stages * stage_bytes),
                 .ring_stages = static_cast<std::uint32_t>(*stages),
+                .smallest_part = static_cast<std::uint32_t>(smallest),
+                .chunks = static_cast<std::uint32_t>(chunks),
                 .cluster = static_cast<std::uint32_t>(blocks)};
   }
   return best;

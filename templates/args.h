@@ -91,13 +91,14 @@ struct Args {
   i64 dense_below;     // rows that see at most so many tokens attend to all
 
   int batch, kv_heads;
-  int chunks;      // chunks that `partial` has room for, per row and query head
+  int chunks;      // chunks that `partial` has room for, per row and query head; decode: that a block has room for
   int all_tokens;  // every row attends to all it sees: 1 as the host asked for it, 2 for want of compiled kernels
   union {
     int write_slots;  // select, decode: slots in place of positions
     int mend;         // check: write the codes that are out of step
   };
   int ring_stages;      // decode: pieces of codes that each warp has room for: 1, 2 or 4
+  int smallest_part;    // decode: blocks of a cluster that may answer a short row without the others
   int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
   int window;
   float scale, soft_cap;

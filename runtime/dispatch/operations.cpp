@@ -146,7 +146,8 @@ codegen::Shape slots_shape(const Kernel& kernel, std::int64_t count) {
           .kv_heads = kernel.capacity().kv_heads,
           .max_tokens = kernel.capacity().max_tokens,
           .slots = count,
-          .chunks = 1};
+          .chunks = 1,
+          .processors = kernel.device().processors()};
 }
 
 void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage stage, Stream stream) {
@@ -261,6 +262,8 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   if (plan.decode_grid() && !(wants_lists(call) && call.row_budgets != nullptr)) {
     Args args = call_args(plan, plan.workspace(), call);
     args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
+    args.smallest_part = static_cast<int>(plan.decode_grid()->smallest_part);
+    args.chunks = static_cast<int>(plan.decode_grid()->chunks);
     args.positions = call.positions;
     args.counts = call.counts;
     args.write_slots = call.positions_are_slots != 0 ? 1 : 0;

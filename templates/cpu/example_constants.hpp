@@ -70,6 +70,6 @@ inline constexpr int kSlotBlock = 64;
 inline constexpr int kScanTile = 2048;
 inline constexpr int kChunk = 128;
 inline constexpr int kDenseChunk = 512;
-static_assert(sizeof(adamas_abi::Args) == 480, "host and kernel disagree on Args");
+static_assert(sizeof(adamas_abi::Args) == 488, "host and kernel disagree on Args");
 
 }  // namespace adamas_cpu

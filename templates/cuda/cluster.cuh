@@ -18,14 +18,10 @@ __device__ __forceinline__ unsigned cluster_rank() {
   return rank;
 }
 
-/// Every thread of every block of the cluster arrives, then waits for the others. What a thread wrote or read
-/// before it arrived is done; arriving `early` promises nothing but that the block runs and its mailboxes are
-/// open, and is cheaper.
-__device__ __forceinline__ void cluster_arrive_early() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
+/// Every thread of every block of the cluster that has not returned arrives, then waits for the others:
+/// afterwards all blocks run and their mailboxes are open. It promises nothing else.
 __device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -37,7 +33,7 @@ struct alignas(8) Mailbox {
   unsigned long long state;
 };
 
-/// By one thread, before cluster_arrive_early: opens the mailbox for deliveries that `senders` announce: each
+/// By one thread, before cluster_arrive: opens the mailbox for deliveries that `senders` announce: each
 /// once a delivery, with `expect` in the mailbox's own block or `announce` from any.
 __device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned senders) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&mailbox)), "r"(senders)
@@ -83,6 +79,14 @@ __device__ __forceinline__ void announce(Mailbox& mailbox, unsigned rank, unsign
                : "memory");
 }
 
+/// An arrival without bytes at the mailbox of block `rank`. What this thread, or another of its block before
+/// a barrier, did with memory is done.
+__device__ __forceinline__ void signal(Mailbox& mailbox, unsigned rank) {
+  asm volatile(
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address_in_block(&mailbox, rank))
+      : "memory");
+}
+
 /// Stores a word where `pointer` is in block `rank`, and counts it in that block's mailbox.
 __device__ __forceinline__ void send(unsigned* pointer, unsigned rank, unsigned word, Mailbox& mailbox) {
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(
@@ -91,7 +95,17 @@ __device__ __forceinline__ void send(unsigned* pointer, unsigned rank, unsigned 
                : "memory");
 }
 
-/// The same for four words at a multiple of 16 bytes.
+/// Adds to a word there, in no order: counts 4 bytes, as if the word were sent.
+__device__ __forceinline__ void send_count(unsigned* counter, unsigned rank, unsigned amount,
+                                           Mailbox& mailbox) {
+  asm volatile(
+      "red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%0], %1, [%2];" ::"r"(
+          address_in_block(counter, rank)),
+      "r"(amount), "r"(address_in_block(&mailbox, rank))
+      : "memory");
+}
+
+/// The same as send for four words at a multiple of 16 bytes.
 __device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4& words, Mailbox& mailbox) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
@@ -101,7 +115,8 @@ __device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4&
 }
 
 /// The kernel before this one in the stream may still be running: waits until it is done and its writes are
-/// seen. Nothing that it may write is read earlier.
+/// seen. Nothing that it may write is read earlier, and such things are not loads by __ldg, which compilers
+/// move.
 __device__ __forceinline__ void wait_for_previous_kernel() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 }

@@ -93,7 +93,7 @@ __device__ __forceinline__ void load_thresholds(const float* table, int kv_head,
                                                 float (&thresholds)[kBuckets - 1]) {
 #pragma unroll
   for (int t = 0; t < kBuckets - 1; ++t) {
-    thresholds[t] = __ldg(table + kv_head * (kBuckets - 1) + t);
+    thresholds[t] = table[kv_head * (kBuckets - 1) + t];
   }
 }
 

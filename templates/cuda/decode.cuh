@@ -1,5 +1,7 @@
 // decode: scan, selection and attention of one row and one K/V head in one launch, by the blocks of a
-// cluster. Scores never leave the chip, and blocks talk through each other's shared memory alone.
+// cluster. Scores never leave the chip, and blocks talk through each other's shared memory alone. Where the
+// grid has more clusters than run at once, rows too short for a whole one are answered by parts: fewer blocks
+// share out one row's work, and as many rows again are on their way.
 #pragma once
 
 #include "templates/cuda/decode_attend.cuh"
@@ -36,6 +38,7 @@ __device__ __forceinline__ void open_mailboxes(const Cluster& cluster, const Tas
   const unsigned warps = kDecodeWarps * cluster.blocks;
   open_mailbox(shared.maxima_mail, 1);
   open_mailbox(shared.candidates_mail, kSelections * cluster.blocks);
+  open_mailbox(shared.ready_mail, cluster.blocks);
   open_mailbox(shared.histograms_mail, 1);
   open_mailbox(shared.list_mail, 1);
   open_mailbox(shared.partials_mail, 1);
@@ -95,12 +98,12 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
   }
 }
 
-/// Scores the block's slice of the row, and lists what may be selected of it.
-__device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& cluster, const Row& row,
-                                              int row_index, int kv_head, const Task& task,
-                                              const Places& places, const RawQuery& query,
-                                              DecodeShared& shared, unsigned char* scores, unsigned& status) {
-  const int capacity = slice_capacity(args, cluster);
+/// Scores the block's slice of the row, and bounds the thresholds of the lists.
+__device__ __forceinline__ void scan_row(const Args& args, const Cluster& cluster, const Row& row,
+                                         int row_index, int kv_head, const Task& task, const Places& places,
+                                         const RawQuery& query, DecodeShared& shared, unsigned char* scores,
+                                         unsigned& status) {
+  const int capacity = cluster.capacity;
   const Shares before = shares_of_row(cluster, row, places);
   if (threadIdx.x == 0) shared.shares = before;
   const Slice slice = slice_of_warp(slice_of_block(before), warp_index());
@@ -120,15 +123,18 @@ __device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& c
       bound_threshold(cluster, selection, task.selected, shared);
     }
   }
-  let_next_kernel_start();
   __syncthreads();
+}
 
-  const Shares shares = shared.shares;
+/// Lists what may be selected of the block's slice, and sends it to those who select.
+__device__ __forceinline__ void list_and_send(const Args& args, const Cluster& cluster, const Shares& shares,
+                                              DecodeShared& shared, const unsigned char* scores) {
+  const int capacity = cluster.capacity;
   const int part = warp_index() % kListWarps;
   const Slice part_slice = part_of_slice(slice_of_block(shares), part);
 #pragma unroll 1
   for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
-    unsigned char* const list = scores + selection * score_bytes(capacity);
+    const unsigned char* const list = scores + selection * score_bytes(capacity);
     const unsigned listed =
         list_candidates(shares, part_slice, list, piece_maxima(list, capacity),
                         shared.search[selection].lowest, candidates_of(args, cluster, selection, part));
@@ -137,7 +143,7 @@ __device__ __forceinline__ void scan_and_list(const Args& args, const Cluster& c
   __syncthreads();
 #pragma unroll 1
   for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
-    send_candidates(cluster, selection, part, candidates_of(args, cluster, selection, part), shared);
+    send_candidates(cluster, shares, selection, part, candidates_of(args, cluster, selection, part), shared);
   }
 }
 
@@ -150,29 +156,23 @@ __device__ __forceinline__ void choose_tokens(const Args& args, const Cluster& c
   const int begin = first / kChunksPerList, end = past == first ? begin : (past - 1) / kChunksPerList + 1;
   wait_for_mail(shared.candidates_mail, 0);
 #pragma unroll 1
-  for (int selection = begin; selection < end; ++selection) {
-    const Counts counts = count_candidates(cluster, selection, shared);
-    if (counts.total != kTooMany) gather_candidates(cluster, shares, selection, counts, shared);
-  }
-#pragma unroll 1
   for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
-    const Counts counts = count_candidates(cluster, selection, shared);
-    if (lane_index() == 0) shared.totals[selection] = counts.total;
+    const unsigned total = count_candidates(selection, shared).total;
+    if (lane_index() == 0) shared.totals[selection] = total;
   }
-  __syncthreads();
   // One warp searches a list, and those that have none look up what the entries are.
   const int searching = min(end - begin, kDecodeWarps), busy = searching == kDecodeWarps ? 0 : searching;
 #pragma unroll 1
   for (int selection = begin; selection < end; ++selection) {
-    const auto total = static_cast<int>(shared.totals[selection]);
-    if (shared.totals[selection] == kTooMany) continue;
+    const Counts counts = count_candidates(selection, shared);
+    if (counts.total == kTooMany) continue;
     if (warp_index() == (selection - begin) % kDecodeWarps) {
-      const Threshold threshold = find_threshold(shares, selection, total, task.selected, shared);
+      const Threshold threshold = find_threshold(cluster, shares, selection, counts, task.selected, shared);
       if (lane_index() == 0) shared.thresholds[selection] = threshold;
     }
     if (warp_index() >= busy) {
-      look_up_entries(places, shares, selection, total, static_cast<int>(threadIdx.x) - busy * kWarp,
-                      kDecodeThreads - busy * kWarp, shared, status);
+      look_up_entries(cluster, places, shares, selection, counts, warp_index() - busy, kDecodeWarps - busy,
+                      shared, status);
     }
   }
   __syncthreads();
@@ -188,15 +188,17 @@ __device__ __forceinline__ void choose_tokens(const Args& args, const Cluster& c
   }
 }
 
-/// Finds the row's lists and stores the entries of this block's items.
-__device__ __forceinline__ void select_tokens(const Args& args, const Cluster& cluster, const Row& row,
-                                              int row_index, int kv_head, const Task& task,
-                                              const Places& places, const RawQuery& query, int first,
-                                              int past, DecodeShared& shared, unsigned char* scores,
+/// Finds the row's lists, once scores are made, and stores the entries of this block's items.
+__device__ __forceinline__ void select_tokens(const Args& args, const Kept& kept, int row_index,
+                                              const Task& task, DecodeShared& shared, unsigned char* scores,
                                               unsigned& status) {
-  scan_and_list(args, cluster, row, row_index, kv_head, task, places, query, shared, scores, status);
+  const Cluster& cluster = kept.cluster;
+  const Places& places = kept.places;
   const Shares shares = shared.shares;
-  const i64 first_of_row = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections;
+  const int first = first_item_of_block(cluster, cluster.rank);
+  const int past = first_item_of_block(cluster, cluster.rank + 1);
+  const i64 first_of_row = (static_cast<i64>(row_index) * args.kv_heads + kept.kv_head) * kSelections;
+  list_and_send(args, cluster, shares, shared, scores);
   choose_tokens(args, cluster, first_of_row, task, places, shares, first, past, shared, status);
   bool searches = false;
 #pragma unroll 1
@@ -211,8 +213,10 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Cluster& c
 }
 
 /// Fills this block's items where the lists are all that the row sees.
-__device__ __forceinline__ void list_all(const Row& row, const Places& places, int first, int past,
+__device__ __forceinline__ void list_all(const Cluster& cluster, const Row& row, const Places& places,
                                          int selected, unsigned& status) {
+  const int first = first_item_of_block(cluster, cluster.rank);
+  const int past = first_item_of_block(cluster, cluster.rank + 1);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kDecodeThreads) {
     const int number = (first + i / kChunk) % kChunksPerList * kChunk + i % kChunk;
@@ -242,51 +246,9 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
   }
 }
 
-/// Grid: x = blocks of a cluster, y = K/V head, z = row.
-extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
-    adamas_decode(const __grid_constant__ Args args) {
-  auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
-  const Cluster cluster = this_cluster();
-  const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
-  const int first = first_item_of_block(cluster, cluster.rank);
-  const int past = first_item_of_block(cluster, cluster.rank + 1);
-  prefetch_table(args, row_index / kQueryRows);
-#pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kExcesses; i += kDecodeThreads) {
-    shared.inbox[i / kExcesses].listed.excesses[i % kExcesses] = 0;
-  }
-  wait_for_previous_kernel();
-  // All wait for the query's columns: the query is loaded first, and made ready before the warp asks for
-  // codes.
-  RawQuery query;
-  if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
-  const Row row = load_row(args, row_index);
-  const Task task = task_of(args, row, row_index);
-  if (kQueryFirst && task.scans) prepare_columns(args, row_index, kv_head, query, shared);
-  unsigned status = 0;
-  const Places places = places_of_sequence(args, row.sequence, status);
-  if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(cluster, task, shared);
-  cluster_arrive_early();
-  unsigned char* const scratch = scores_of_block(cluster);
-  if (task.scans) {
-    select_tokens(args, cluster, row, row_index, kv_head, task, places, query, first, past, shared, scratch,
-                  status);
-  } else {
-    load_queries(args, row_index, kv_head, 0, shared);
-    list_all(row, places, first, past, task.selected, status);
-    cluster_wait();
-    let_next_kernel_start();
-  }
-  __syncthreads();
-  attend_items(args, kv_head, places, first, past, task.selected, shared, scratch, status);
-  __syncthreads();
-  send_chunks(cluster, first, past, task.selected, scratch, shared);
-  wait_for_mail(shared.partials_mail, 0);
-  finish_lists(args, cluster, row_index, kv_head, task.selected, shared);
-
-  if (cluster.rank == 0) complete_selection(args, row, row_index, kv_head, task, places, status);
-  report(args, status);
-  if (threadIdx.x != 0 || cluster.rank != 0 || args.counters == nullptr) return;
+/// What the counters learn of the row's query heads. Not at the end: the next kernel would wait for it.
+__device__ __forceinline__ void count_task(const Args& args, const Row& row, const Task& task) {
+  if (args.counters == nullptr) return;
   count_row(args, row, kGroup);
   if (row.visible == 0) return;
   count(args.counters->tokens_attended, task.selected * kGroup);
@@ -295,6 +257,74 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   } else {
     count(args.counters->tokens_scanned, row.visible);
   }
+}
+
+/// Grid: x = blocks of a cluster, y = K/V head, z = row. Where parts of a cluster answer a row, as many
+/// clusters have nothing to do: the first of each few answers their heads.
+extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
+    adamas_decode(const __grid_constant__ Args args) {
+  auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
+  const Cluster whole = this_cluster(args);
+  const int row_index = static_cast<int>(blockIdx.z);
+  int kv_head = static_cast<int>(blockIdx.y);
+  prefetch_table(args, row_index / kQueryRows);
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < kSelections * kExcesses; i += kDecodeThreads) {
+    shared.inbox[i / kExcesses].listed.excesses[i % kExcesses] = 0;
+    if (i % kExcesses < kMostBlocks) shared.block_counts[i / kExcesses][i % kExcesses] = 0;
+  }
+  wait_for_previous_kernel();
+  // All wait for the query's columns: the query is loaded first, and made ready before the warp asks for
+  // codes.
+  RawQuery query;
+  const bool whole_only = static_cast<unsigned>(args.smallest_part) == whole.blocks;
+  if (whole_only && warp_index() < kGroup)
+    load_query(args, row_index, kv_head * kGroup + warp_index(), query);
+  const Row row = load_row(args, row_index);
+  Cluster part = whole;
+  if (!whole_only) {
+    part = part_for(args, whole, row.visible);
+    const int parts = static_cast<int>(whole.blocks / part.blocks);
+    if (kv_head % parts != 0) return;
+    kv_head += static_cast<int>(whole.rank / part.blocks);
+    if (kv_head >= args.kv_heads) return;
+    if (warp_index() < kGroup) load_query(args, row_index, kv_head * kGroup + warp_index(), query);
+  }
+  const Task task = task_of(args, row, row_index);
+  if (kQueryFirst && task.scans) prepare_columns(args, row_index, kv_head, query, shared);
+  unsigned status = 0;
+  const Places places = places_of_sequence(args, row.sequence, status);
+  Kept kept = {places, row, part, kv_head};
+  if (kKeepsInShared && threadIdx.x == 0) shared.kept = kept;
+  if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(part, task, shared);
+  cluster_arrive();
+  unsigned char* const scratch = scores_of_block(args);
+  if (task.scans) {
+    scan_row(args, part, row, row_index, kv_head, task, places, query, shared, scratch, status);
+    if (kKeepsInShared) kept = shared.kept;
+    select_tokens(args, kept, row_index, task, shared, scratch, status);
+  } else {
+    load_queries(args, row_index, kv_head, 0, shared);
+    list_all(part, row, places, task.selected, status);
+    cluster_wait();
+  }
+  __syncthreads();
+  const Cluster& cluster = kept.cluster;
+  const int first = first_item_of_block(cluster, cluster.rank);
+  const int past = first_item_of_block(cluster, cluster.rank + 1);
+  if (threadIdx.x == kDecodeThreads - 1 && cluster.rank == 0) count_task(args, kept.row, task);
+  // Not earlier: blocks that wait for this kernel's end slow its selection down.
+  let_next_kernel_start();
+  attend_items(args, kept.kv_head, kept.places, first, past, task.selected, shared, scratch, status);
+  __syncthreads();
+  send_chunks(cluster, first, past, task.selected, scratch, shared);
+  wait_for_mail(shared.partials_mail, 0);
+  finish_lists(args, cluster, row_index, kept.kv_head, task.selected, shared);
+
+  if (cluster.rank == 0) {
+    complete_selection(args, kept.row, row_index, kept.kv_head, task, kept.places, status);
+  }
+  report(args, status);
 }
 
 }  // namespace adamas_cuda

@@ -82,7 +82,7 @@ __device__ __forceinline__ void send_chunks(const Cluster& cluster, int first, i
     if (tokens_of_item(first + item, selected) == 0) continue;
     const Merged merged = merge_partials(strands_of(strands, item, head), kPartialFloats, kStrands, column);
     const int selection = (first + item) / kChunksPerList, chunk = (first + item) % kChunksPerList;
-    const unsigned owner = block_of_item(cluster, selection * kChunksPerList);
+    const unsigned owner = cluster.address_of(block_of_item(cluster, selection * kChunksPerList));
     auto* to = reinterpret_cast<unsigned*>(chunk_partial(shared, selection, head, chunk));
     send(to + column, owner, __float_as_uint(merged.sum), shared.partials_mail);
     if (column == 0) {

@@ -127,7 +127,7 @@ class CodeStream {
 #pragma unroll
     for (int i = 0; i < kPages; ++i) {
       const int token = begun_ + (kPieceInPage ? 0 : token_of_copy(i));
-      if (token < seen_) page_[i] = __ldg(table_ + (index_ + token) / kPageSize);
+      if (token < seen_) page_[i] = table_[(index_ + token) / kPageSize];
     }
   }
 

@@ -1,5 +1,6 @@
-// The decode kernel's shared memory, and which block of a cluster owns what. A cluster answers one row and
-// one K/V head: its blocks share out the tokens to scan, then the chunks of the lists to attend to.
+// The decode kernel's shared memory, and which block of a cluster owns what. A cluster, or a part of one
+// where the row is short, answers one row and one K/V head: its blocks share out the tokens to scan, then the
+// chunks of the lists to attend to.
 #pragma once
 
 #include "templates/cuda/cluster.cuh"
@@ -61,6 +62,57 @@ struct Search {
   unsigned first;    ///< place in the list of this block's first selected token
 };
 
+/// 2^31 / blocks, rounded up: clusters of any size share out work without a division. Not from a table: the
+/// first read of a constant takes longer.
+__device__ __forceinline__ unsigned reciprocal_of(unsigned blocks) {
+  unsigned reciprocal = 0x80000000u >> (31 - __clz(static_cast<int>(blocks)));
+  if (blocks == 3) reciprocal = 0x2aaaaaabu;
+  if (blocks == 5) reciprocal = 0x1999999au;
+  if (blocks == 6) reciprocal = 0x15555556u;
+  if (blocks == 7) reciprocal = 0x12492493u;
+  return reciprocal;
+}
+
+/// A block and those that it works with: all of its cluster, or a part.
+struct Cluster {
+  unsigned rank, blocks, reciprocal;
+  int capacity;  ///< tokens that a block's slice has room for
+
+  /// Where a block of the part is in the whole cluster, for mail to it.
+  __device__ __forceinline__ unsigned address_of(unsigned block) const {
+    return cluster_rank() - rank + block;
+  }
+
+  /// `amount` / blocks, rounded up: what each block gets at most. Exact below 2^28.
+  __device__ __forceinline__ int share(int amount) const {
+    return static_cast<int>(__umulhi(2u * (static_cast<unsigned>(amount) + blocks - 1), reciprocal));
+  }
+};
+
+/// The whole cluster.
+__device__ __forceinline__ Cluster this_cluster(const Args& args) {
+  const unsigned blocks = cluster_blocks();
+  Cluster cluster = {cluster_rank(), blocks, reciprocal_of(blocks), 0};
+  // As cuda_decode_grid in the generator has it.
+  const int grains = static_cast<int>((args.max_tokens + kSliceGrain - 1) / kSliceGrain) + 1;
+  cluster.capacity = cluster.share(grains) * kSliceGrain;
+  return cluster;
+}
+
+/// The part of a cluster that answers a row which sees `visible` tokens: the smallest of those that the
+/// launch allows with room for them.
+__device__ __forceinline__ Cluster part_for(const Args& args, const Cluster& whole, int visible) {
+  auto blocks = static_cast<unsigned>(args.smallest_part);
+  const int grains = (visible + kSliceGrain - 1) / kSliceGrain + 1;
+#pragma unroll 1
+  while (blocks < whole.blocks && grains * kSliceGrain > static_cast<int>(blocks) * whole.capacity) {
+    blocks *= 2;
+  }
+  // A cluster of 3 has parts of one block alone.
+  if (blocks >= whole.blocks || whole.blocks % blocks != 0) return whole;
+  return {whole.rank % blocks, blocks, reciprocal_of(blocks), whole.capacity};
+}
+
 /// How the blocks share out a row's positions: `each` from `first` on, which may be before the first position
 /// that the row sees, as slices begin where the slot index is a multiple of the grain.
 struct Shares {
@@ -70,6 +122,16 @@ struct Shares {
   /// Bits that tell the row's tokens apart.
   __device__ __forceinline__ unsigned token_bits() const { return 32 - __clz(tokens - 1); }
 };
+
+/// What a block knows of its row, kept in shared memory where the scan takes all registers: of more query
+/// heads than one round has.
+struct Kept {
+  Places places;
+  Row row;
+  Cluster cluster;
+  int kv_head;
+};
+constexpr bool kKeepsInShared = kGroup > 4;
 
 /// What candidates are selected: those of a greater excess, and those of this one but for the first few.
 struct Threshold {
@@ -98,12 +160,16 @@ struct alignas(128) DecodeShared {
   alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
   /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position.
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
-  Shares shares;                                       ///< kept here while codes take all registers
+  alignas(
+      16) unsigned entries[kSelections][kMostCandidates > 0 ? kMostCandidates : 4];  ///< of the candidates
+  /// Candidates that a block has sent, or kTooMany; 0 where there is no block.
+  alignas(16) unsigned block_counts[kSelections][kMostBlocks];
+  Kept kept;
+  Shares shares;
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of
-  unsigned block_counts[kSelections][kMostBlocks];     ///< candidates that a block has sent, or kTooMany
   unsigned totals[kSelections];                        ///< of the row, or kTooMany
   Threshold thresholds[kSelections];
-  Mailbox maxima_mail, candidates_mail, histograms_mail, list_mail, partials_mail;
+  Mailbox maxima_mail, candidates_mail, ready_mail, histograms_mail, list_mail, partials_mail;
   Search search[kSelections];
   unsigned list_counts[kSelections][kListWarps];  ///< see count_of_score
   int bias[kGroup];
@@ -113,26 +179,6 @@ static_assert(sizeof(DecodeShared) == kDecodeSharedBytes,
               "the generator and the template disagree about shared memory");
 
 extern __shared__ __align__(128) unsigned char dynamic_shared[];
-
-/// 2^31 / blocks, rounded up: clusters of any size share out work without a division, which takes long.
-__device__ __constant__ const unsigned kReciprocals[kMostBlocks + 1] = {
-    0,           0x80000000u, 0x40000000u, 0x2aaaaaabu, 0x20000000u,
-    0x1999999au, 0x15555556u, 0x12492493u, 0x10000000u};
-
-/// A block and its cluster.
-struct Cluster {
-  unsigned rank, blocks, reciprocal;
-
-  /// `amount` / blocks, rounded up: what each block gets at most. Exact below 2^28.
-  __device__ __forceinline__ int share(int amount) const {
-    return static_cast<int>(__umulhi(2u * (static_cast<unsigned>(amount) + blocks - 1), reciprocal));
-  }
-};
-
-__device__ __forceinline__ Cluster this_cluster() {
-  const unsigned blocks = cluster_blocks();
-  return {cluster_rank(), blocks, kReciprocals[blocks]};
-}
 
 /// Candidates of a selection that a block can send, and where in a receiver's inbox they begin.
 __device__ __forceinline__ int inbox_part(const Cluster& cluster) {
@@ -155,22 +201,14 @@ __device__ __forceinline__ int first_item_of_block(const Cluster& cluster, unsig
   return cluster.share(static_cast<int>(block) * kItems);
 }
 
-__device__ __forceinline__ int most_items_of_block(const Cluster& cluster) { return cluster.share(kItems); }
-
 /// After DecodeShared: slots of the tokens in this block's items, kChunk an item.
 __device__ __forceinline__ unsigned* list_of_block() {
   return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
 }
 
 /// After those: scores while tokens are selected, strands while they are attended to.
-__device__ __forceinline__ unsigned char* scores_of_block(const Cluster& cluster) {
-  return dynamic_shared + sizeof(DecodeShared) + most_items_of_block(cluster) * kChunk * sizeof(unsigned);
-}
-
-/// Tokens that a slice has room for; see DecodeSize in the generator.
-__device__ __forceinline__ int slice_capacity(const Args& args, const Cluster& cluster) {
-  const int grains = static_cast<int>((args.max_tokens + kSliceGrain - 1) / kSliceGrain) + 1;
-  return cluster.share(grains) * kSliceGrain;
+__device__ __forceinline__ unsigned char* scores_of_block(const Args& args) {
+  return dynamic_shared + sizeof(DecodeShared) + args.chunks * kChunk * sizeof(unsigned);
 }
 
 /// Bytes between the scores of two selections: neighbours begin in other banks.
@@ -184,12 +222,15 @@ __device__ __forceinline__ int score_bytes(int capacity) {
 __device__ __forceinline__ Score* piece_maxima(unsigned char* scores, int capacity) {
   return reinterpret_cast<Score*>(scores) + capacity;
 }
+__device__ __forceinline__ const Score* piece_maxima(const unsigned char* scores, int capacity) {
+  return reinterpret_cast<const Score*>(scores) + capacity;
+}
 
 /// After those: each warp's ring of codes, args.ring_stages pieces.
 __device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const Cluster& cluster) {
-  const int scores = kSelections * score_bytes(slice_capacity(args, cluster));
-  const int strands = most_items_of_block(cluster) * kHeadsPerList * kStrands * kPartialFloats * 4;
-  return scores_of_block(cluster) + (max(scores, strands) + 127) / 128 * 128;
+  const int scores = kSelections * score_bytes(cluster.capacity);
+  const int strands = args.chunks * kHeadsPerList * kStrands * kPartialFloats * 4;
+  return scores_of_block(args) + (max(scores, strands) + 127) / 128 * 128;
 }
 
 /// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in

@@ -109,7 +109,7 @@ constexpr bool kListsIndexes = !kPaged || kSplitTables;
 /// What a table has for a position, if its list entry needs it: a load that nobody waits for yet.
 __device__ __forceinline__ int load_entry_page(const Places& places, int position) {
   if constexpr (kListsIndexes) return 0;
-  return __ldg(places.table + min(places.start + static_cast<unsigned>(position), places.last) / kPageSize);
+  return places.table[min(places.start + static_cast<unsigned>(position), places.last) / kPageSize];
 }
 
 /// @param page  what load_entry_page has loaded
@@ -147,10 +147,19 @@ __device__ __forceinline__ Readers readers_of(const Cluster& cluster, int select
   return {block_of_item(cluster, item), block_of_item(cluster, item + kChunksPerList - 1)};
 }
 
-/// Sends the candidates that a warp has listed to the readers of the list, and the block's count of them to
-/// all blocks. All warps of the block have listed theirs.
-__device__ __forceinline__ void send_candidates(const Cluster& cluster, int selection, int part,
-                                                const Candidate* candidates, DecodeShared& shared) {
+__device__ __forceinline__ unsigned excess_of(const Shares& shares, Candidate candidate) {
+  return candidate >> shares.token_bits();
+}
+
+/// The position of a candidate.
+__device__ __forceinline__ int position_of(const Shares& shares, Candidate candidate) {
+  return shares.first + static_cast<int>(candidate & ((1u << shares.token_bits()) - 1));
+}
+
+/// Sends the candidates that a warp has listed to the readers of the list, which count them by excess, and
+/// the block's count of them to all blocks. All warps of the block have listed theirs.
+__device__ __forceinline__ void send_candidates(const Cluster& cluster, const Shares& shares, int selection,
+                                                int part, const Candidate* candidates, DecodeShared& shared) {
   static_assert(kListWarps <= kWarp, "a lane has a part's count");
   const unsigned count = lane_index() < kListWarps ? shared.candidate_counts[selection][lane_index()] : 0;
   const bool fits = __ballot_sync(kAllLanes, count > kCandidates) == 0;
@@ -161,78 +170,74 @@ __device__ __forceinline__ void send_candidates(const Cluster& cluster, int sele
   const auto block = static_cast<unsigned>(lane_index());
   if (part == 0 && block < cluster.blocks) {
     const bool reads = block >= readers.first && block <= readers.last;
-    announce(shared.candidates_mail, block, sends && reads ? 4 * (1 + total) : 4);
-    send(&shared.block_counts[selection][cluster.rank], block, sends ? total : kTooMany,
+    const unsigned address = cluster.address_of(block);
+    announce(shared.candidates_mail, address, sends && reads ? 4 * (1 + 2 * total) : 4);
+    send(&shared.block_counts[selection][cluster.rank], address, sends ? total : kTooMany,
          shared.candidates_mail);
   }
   if (!sends) return;
   const auto before = static_cast<unsigned>(sum_over_warp(static_cast<int>(lane_index() < part ? count : 0)));
   const unsigned listed = __shfl_sync(kAllLanes, count, part);
-  Candidate* const to =
-      shared.inbox[selection].listed.candidates + static_cast<int>(cluster.rank) * most + before;
+  auto& inbox = shared.inbox[selection].listed;
+  Candidate* const to = inbox.candidates + static_cast<int>(cluster.rank) * most + before;
 #pragma unroll 1
   for (unsigned i = lane_index(); i < listed; i += kWarp) {
+    const Candidate candidate = candidates[i];
+    unsigned* const counter = &inbox.excesses[min(excess_of(shares, candidate), kExcesses - 1u)];
 #pragma unroll 1
     for (unsigned reader = readers.first; reader <= readers.last; ++reader) {
-      send(to + i, reader, candidates[i], shared.candidates_mail);
+      send(to + i, cluster.address_of(reader), candidate, shared.candidates_mail);
+      send_count(counter, cluster.address_of(reader), 1, shared.candidates_mail);
     }
   }
 }
 
-/// How many candidates of a list block `lane` has sent, and the total. All mail is there.
+/// How many candidates of a list each block has sent, and the total.
 struct Counts {
-  unsigned of_block, total;  ///< total: kTooMany if that is what it is
+  unsigned of_block[kMostBlocks];
+  unsigned total;  ///< kTooMany if that is what it is
 };
 
-__device__ __forceinline__ Counts count_candidates(const Cluster& cluster, int selection,
-                                                   const DecodeShared& shared) {
-  const bool is_block = lane_index() < static_cast<int>(cluster.blocks);
-  const unsigned count = is_block ? shared.block_counts[selection][lane_index() % kMostBlocks] : 0;
-  const bool all_sent = __ballot_sync(kAllLanes, count == kTooMany) == 0;
-  const auto total = static_cast<unsigned>(sum_over_warp(static_cast<int>(count)));
-  return {count, all_sent && total <= kMostCandidates ? total : kTooMany};
-}
-
-__device__ __forceinline__ unsigned excess_of(const Shares& shares, Candidate candidate) {
-  return candidate >> shares.token_bits();
-}
-
-/// The position of a candidate.
-__device__ __forceinline__ int position_of(const Shares& shares, Candidate candidate) {
-  return shares.first + static_cast<int>(candidate & ((1u << shares.token_bits()) - 1));
-}
-
-/// Brings together what the blocks have sent of a list, and counts it. By all warps; a barrier must follow.
-__device__ __forceinline__ void gather_candidates(const Cluster& cluster, const Shares& shares, int selection,
-                                                  const Counts& counts, DecodeShared& shared) {
-  constexpr int kWarpsOfBlock = kDecodeWarps / kMostBlocks > 0 ? kDecodeWarps / kMostBlocks : 1;
-  constexpr int kBlocksAtOnce = kDecodeWarps / kWarpsOfBlock;
-  const unsigned before = inclusive_sum_over_warp(counts.of_block) - counts.of_block;
-  const int most = inbox_part(cluster);
-#pragma unroll 1
-  for (int block = warp_index() % kBlocksAtOnce; block < static_cast<int>(cluster.blocks);
-       block += kBlocksAtOnce) {
-    const unsigned count = __shfl_sync(kAllLanes, counts.of_block, block);
-    unsigned* const to = shared.maxima[selection] + __shfl_sync(kAllLanes, before, block);
-    const Candidate* const from = shared.inbox[selection].listed.candidates + block * most;
-#pragma unroll 1
-    for (unsigned i = warp_index() / kBlocksAtOnce * kWarp + lane_index(); i < count;
-         i += kWarpsOfBlock * kWarp) {
-      const Candidate candidate = from[i];
-      to[i] = candidate;
-      atomicAdd(&shared.inbox[selection].listed.excesses[min(excess_of(shares, candidate), kExcesses - 1u)],
-                1u);
-    }
+/// All mail is there.
+__device__ __forceinline__ Counts count_candidates(int selection, const DecodeShared& shared) {
+  Counts counts;
+  static_assert(kMostBlocks == 8, "two loads");
+  const auto* fours = reinterpret_cast<const uint4*>(shared.block_counts[selection]);
+  const uint4 low = fours[0], high = fours[1];
+  const unsigned all[kMostBlocks] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  bool too_many = false;
+  counts.total = 0;
+#pragma unroll
+  for (int block = 0; block < kMostBlocks; ++block) {
+    counts.of_block[block] = all[block];
+    counts.total += all[block];
+    too_many |= all[block] == kTooMany;
   }
+  if (too_many || counts.total > kMostCandidates) counts.total = kTooMany;
+  return counts;
+}
+
+/// Candidate `number` of a list, by position, as the blocks have sent them.
+__device__ __forceinline__ Candidate candidate_of(const Cluster& cluster, int selection, const Counts& counts,
+                                                  unsigned number, const DecodeShared& shared) {
+  unsigned before = 0, block = 0, past = 0;
+#pragma unroll
+  for (unsigned b = 1; b < kMostBlocks; ++b) {
+    past += counts.of_block[b - 1];
+    if (number >= past) before = past, block = b;
+  }
+  return shared.inbox[selection]
+      .listed.candidates[static_cast<int>(block) * inbox_part(cluster) + static_cast<int>(number - before)];
 }
 
 /// Finds out which of a list's candidates are selected. By one warp.
-__device__ __forceinline__ Threshold find_threshold(const Shares& shares, int selection, int total,
-                                                    int wanted, const DecodeShared& shared) {
+__device__ __forceinline__ Threshold find_threshold(const Cluster& cluster, const Shares& shares,
+                                                    int selection, const Counts& counts, int wanted,
+                                                    const DecodeShared& shared) {
   // Counts of excesses 4 lane .. 4 lane + 3, and of those and better ones.
   const uint4 four =
       *reinterpret_cast<const uint4*>(&shared.inbox[selection].listed.excesses[4 * lane_index()]);
-  const unsigned counts[4] = {four.x, four.y, four.z, four.w};
+  const unsigned of_excess[4] = {four.x, four.y, four.z, four.w};
   static_assert(kExcesses == 4 * kWarp, "a lane has four counts");
   const unsigned mine = four.x + four.y + four.z + four.w;
   int from_here = static_cast<int>(mine);
@@ -248,7 +253,7 @@ __device__ __forceinline__ Threshold find_threshold(const Shares& shares, int se
 #pragma unroll
   for (int i = 3; i >= 0; --i) {
     if (reaching >= wanted) continue;
-    reaching += static_cast<int>(counts[i]);
+    reaching += static_cast<int>(of_excess[i]);
     excess = 4 * lane_index() + i;
   }
   Threshold threshold = {static_cast<unsigned>(__shfl_sync(kAllLanes, excess, owner)),
@@ -261,8 +266,8 @@ __device__ __forceinline__ Threshold find_threshold(const Shares& shares, int se
     const unsigned middle = threshold.excess + (missed - threshold.excess) / 2;
     int count = 0;
 #pragma unroll 1
-    for (int i = lane_index(); i < total; i += kWarp) {
-      count += excess_of(shares, shared.maxima[selection][i]) >= middle;
+    for (unsigned i = lane_index(); i < counts.total; i += kWarp) {
+      count += excess_of(shares, candidate_of(cluster, selection, counts, i, shared)) >= middle;
     }
     count = sum_over_warp(count);
     if (count >= wanted) {
@@ -274,15 +279,17 @@ __device__ __forceinline__ Threshold find_threshold(const Shares& shares, int se
   return threshold;
 }
 
-/// Puts list entries in place of the candidates in the inbox, by position. A thread has every `threads`-th
-/// one from number `thread` on.
-__device__ __forceinline__ void look_up_entries(const Places& places, const Shares& shares, int selection,
-                                                int total, int thread, int threads, DecodeShared& shared,
-                                                unsigned& status) {
+/// Brings a list's candidates together by position, with their list entries. Warp `warp` of `warps` has
+/// numbers warp, warp + warps, ...
+__device__ __forceinline__ void look_up_entries(const Cluster& cluster, const Places& places,
+                                                const Shares& shares, int selection, const Counts& counts,
+                                                int warp, int warps, DecodeShared& shared, unsigned& status) {
+  const auto step = static_cast<unsigned>(warps * kWarp);
 #pragma unroll 1
-  for (int i = thread; i < total; i += threads) {
-    const int position = position_of(shares, shared.maxima[selection][i]);
-    shared.inbox[selection].listed.candidates[i] = list_entry(places, position, status);
+  for (unsigned i = static_cast<unsigned>(lane_index() * warps + warp); i < counts.total; i += step) {
+    const Candidate candidate = candidate_of(cluster, selection, counts, i, shared);
+    shared.maxima[selection][i] = candidate;
+    shared.entries[selection][i] = list_entry(places, position_of(shares, candidate), status);
   }
 }
 
@@ -313,7 +320,7 @@ __device__ __forceinline__ void store_entries(const Args& args, const Places& pl
                       ((all_equal >> lane_index() & 1u) != 0 && equal >= threshold.skipped);
   if (!chosen) return;
   const int number = above + max(equal - threshold.skipped, 0);
-  const unsigned entry = shared.inbox[selection].listed.candidates[group * kWarp + lane_index()];
+  const unsigned entry = shared.entries[selection][group * kWarp + lane_index()];
   const int place = (selection * kChunksPerList - first_item) * kChunk + number;
   if (place >= 0 && place < (past_item - first_item) * kChunk) list_of_block()[place] = entry;
   if (out == nullptr) return;

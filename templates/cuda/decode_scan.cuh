@@ -174,7 +174,7 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
                       [(static_cast<int>(cluster.rank) * kDecodeWarps + warp_index()) * words + place];
     // Rows that agree on a word share out the blocks.
     for (unsigned block = row / words; block < cluster.blocks; block += kLaneRows / words) {
-      send(to, block, maximum, shared.maxima_mail);
+      send(to, cluster.address_of(block), maximum, shared.maxima_mail);
     }
   }
 }

@@ -57,7 +57,7 @@ __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& 
     auto* to = reinterpret_cast<uint4*>(&shared.inbox[selection].histograms.counts[cluster.rank][first]);
 #pragma unroll 1
     for (unsigned block = 0; block < cluster.blocks; ++block) {
-      send(to, block, {pairs[0], pairs[1], pairs[2], pairs[3]}, shared.histograms_mail);
+      send(to, cluster.address_of(block), {pairs[0], pairs[1], pairs[2], pairs[3]}, shared.histograms_mail);
     }
   }
 }
@@ -199,7 +199,7 @@ __device__ __forceinline__ void send_token(const Args& args, const Cluster& clus
   unsigned* const entry_at =
       list_of_block() + (item - first_item_of_block(cluster, block)) * kChunk + number % kChunk;
   const unsigned entry = list_entry(places, position, status);
-  send(entry_at, block, entry, shared.list_mail);
+  send(entry_at, cluster.address_of(block), entry, shared.list_mail);
   if (to.out != nullptr) {
     to.out[number] = args.write_slots == 0 ? position : slot_of_list_entry(args, places, entry, status);
   }
@@ -274,7 +274,7 @@ __device__ __forceinline__ void search_lists(const Args& args, const Cluster& cl
                                              int first, int past, int selected, DecodeShared& shared,
                                              unsigned char* scores, unsigned& status) {
   const int part = warp_index() % kListWarps, first_list = warp_index() / kListWarps;
-  const int stride = score_bytes(slice_capacity(args, cluster));
+  const int stride = score_bytes(cluster.capacity);
   unsigned histogram_bytes = 0;
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
@@ -295,8 +295,10 @@ __device__ __forceinline__ void search_lists(const Args& args, const Cluster& cl
       if (shared.totals[i / kBins] == kTooMany) shared.inbox[i / kBins].histograms.bins[i % kBins] = 0;
     }
     if (threadIdx.x == 0) expect(shared.histograms_mail, histogram_bytes);
-    cluster_arrive();  // all blocks have read what the inbox held, and expect what comes
-    cluster_wait();
+    // All blocks have read what the inbox held, and expect what comes.
+    __syncthreads();
+    if (threadIdx.x < cluster.blocks) signal(shared.ready_mail, cluster.address_of(threadIdx.x));
+    wait_for_mail(shared.ready_mail, delivery);
 #pragma unroll 1
     for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
       if (shared.totals[selection] != kTooMany || !is_open(shared.search[selection])) continue;

@@ -62,7 +62,7 @@ using RawVector = typename Raw<kType>::Vector;
 /// Element `index` of an array: a load that nobody waits for yet.
 template <Element kType>
 __device__ __forceinline__ RawElement<kType> load_raw_element(const void* base, i64 index) {
-  return __ldg(static_cast<const RawElement<kType>*>(base) + index);
+  return static_cast<const RawElement<kType>*>(base)[index];
 }
 
 /// The same as float32.

@@ -72,7 +72,7 @@ struct alignas(16) PreparedQuery {
   int bias;                               ///< order key where no plane has a bit in common with the key's
 };
 
-static_assert(sizeof(adamas_abi::Args) == 480, "the host and the kernels disagree about the arguments");
+static_assert(sizeof(adamas_abi::Args) == 488, "the host and the kernels disagree about the arguments");
 static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrows its workspace");
 static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
@@ -89,7 +89,8 @@ __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   scale(x, 0x1.6a09e6p-4f);
 }
 
-/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone.
+/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone, and
+/// not yet times kRotateNorm.
 __device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
   lane_butterfly<1>(x);
   lane_butterfly<2>(x);
@@ -98,8 +99,8 @@ __device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
   lane_butterfly<16>(x);
   lane_butterfly<32>(x);
   lane_butterfly<64>(x);
-  scale(x, 0x1.6a09e6p-4f);
 }
+inline constexpr float kRotateNorm = 0x1.6a09e6p-4f;
 
 /// Code of an element: the number of thresholds strictly below it; 0 for NaN.
 __device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets - 1]) {
@@ -142,7 +143,7 @@ inline constexpr int kInboxWords = 1424;
 inline constexpr int kPiece = 64;
 inline constexpr int kPieceBytes = 2048;
 inline constexpr int kDecodeBlocksPerProcessor = 1;
-inline constexpr int kDecodeSharedBytes = 9728;
+inline constexpr int kDecodeSharedBytes = 10880;
 using Score = unsigned short;
 
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:

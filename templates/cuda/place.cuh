@@ -59,12 +59,12 @@ struct Places {
 };
 
 __device__ __forceinline__ Places places_of_sequence(const Args& args, int sequence, unsigned& status) {
-  const i64 start = args.starts == nullptr ? 0 : __ldg(args.starts + sequence);
+  const i64 start = args.starts == nullptr ? 0 : args.starts[sequence];
   constexpr i64 kMostSlots = 0x7fffffff;  // slots are counted in 31 bits
   i64 first_page = sequence * args.table_stride, pages = args.table_stride;
   if constexpr (kCsr) {
-    first_page = __ldg(args.indptr + sequence);
-    pages = __ldg(args.indptr + sequence + 1) - first_page;
+    first_page = args.indptr[sequence];
+    pages = args.indptr[sequence + 1] - first_page;
     // What is no range of the table, or an empty one, has no place: any index is reported and becomes 0.
     if (first_page < 0 || pages <= 0 || first_page + pages > args.table_stride) {
       return {args.table,

@@ -8,12 +8,15 @@ namespace adamas_cuda {
 
 using adamas_abi::Args;
 
+// What says where a row stands, and its query, are plain loads everywhere: __ldg allows the compiler to read
+// them before the kernel has waited for the one that writes them.
+
 // Where kScaled, elements are stored divided by a scale, of the tensor or of their K/V head.
 __device__ __forceinline__ float key_scale(const Args& args, int kv_head) {
-  return __ldg(args.key_scale + kv_head * args.scale_stride);
+  return args.key_scale[kv_head * args.scale_stride];
 }
 __device__ __forceinline__ float value_scale(const Args& args, int kv_head) {
-  return __ldg(args.value_scale + kv_head * args.scale_stride);
+  return args.value_scale[kv_head * args.scale_stride];
 }
 
 struct Row {
@@ -28,7 +31,7 @@ struct Row {
 __device__ __forceinline__ Row load_row(const Args& args, int row_index) {
   Row row;
   row.sequence = row_index / kQueryRows;
-  const i64 given = __ldg(args.lengths + row.sequence);
+  const i64 given = args.lengths[row.sequence];
   const i64 length = min(max(given, i64{0}), args.max_tokens);
   row.clamped = given != length;
   row.length = static_cast<int>(length);
@@ -40,7 +43,7 @@ __device__ __forceinline__ Row load_row(const Args& args, int row_index) {
 
 /// Tokens that the row may select.
 __device__ __forceinline__ int row_budget(const Args& args, int row_index) {
-  return args.row_budgets == nullptr ? kBudget : min(max(__ldg(args.row_budgets + row_index), 0), kBudget);
+  return args.row_budgets == nullptr ? kBudget : min(max(args.row_budgets[row_index], 0), kBudget);
 }
 
 /// Whether the row attends to everything it sees instead of to a list.
@@ -67,8 +70,8 @@ __device__ __forceinline__ void count(unsigned long long& counter, unsigned amou
   atomicAdd(&counter, static_cast<unsigned long long>(amount));
 }
 
-/// Counts `heads` answered query heads of a row. Called by one thread of the blocks that answer it, in the last
-/// stage of the operation; the first of these blocks counts the operation.
+/// Counts `heads` answered query heads of a row. Called by one thread of the blocks that answer it, in the
+/// last stage of the operation; the first of these blocks counts the operation.
 __device__ __forceinline__ void count_row(const Args& args, const Row& row, int heads) {
   if (args.counters == nullptr) return;
   if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) count(args.counters->steps, 1);

@@ -50,6 +50,12 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
   CHECK(grid_of("group=4", 16, 8, 32768)->cluster == 2);
   CHECK(grid_of("group=4", 16, 8, 65536)->cluster == 4);
   CHECK(grid_of("", 64, 32, 4096)->cluster == 1);
+  // Parts of a cluster answer short rows where not all clusters run at once, and a part has few tokens to
+  // attend to.
+  CHECK(grid_of("group=4", 1, 8, 32768)->smallest_part == 8);
+  CHECK(grid_of("group=4", 32, 8, 65536)->smallest_part == 2);
+  CHECK(grid_of("", 8, 32, 32768, "cluster=3")->smallest_part == 1);
+  CHECK(grid_of("budget=1024", 8, 32, 32768, "cluster=2")->smallest_part == 2);
   // What the caller says, where it fits.
   CHECK(grid_of("group=4", 1, 8, 32768, "cluster=4")->cluster == 4);
   CHECK_FALSE(grid_of("group=4", 1, 8, 131072, "cluster=2"));

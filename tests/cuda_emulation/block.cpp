@@ -19,7 +19,7 @@
 
 namespace adamas::cuda_emulation {
 
-Index current_thread{}, current_block{};
+Index current_thread{}, current_block{}, current_grid{};
 unsigned char* current_shared_memory = nullptr;
 
 namespace {
@@ -349,6 +349,7 @@ Registration::Registration(int index, const char* stage, EntryPoint entry) {
 LaunchFacts launch(int index, codegen::Stage stage, const codegen::Grid& grid, const adamas_abi::Args& args) {
   const EntryPoint entry = entry_points().at({index, std::string(codegen::name(stage))});
   LaunchFacts facts;
+  current_grid = {grid.x, grid.y, grid.z};
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; x += grid.cluster) {
@@ -409,6 +410,11 @@ void wait_for_mail(const void* mailbox, unsigned delivery) {
 void send_mail(const void* to, const void* mailbox, unsigned rank, const void* data, std::size_t bytes) {
   Cluster& cluster = *Cluster::current;
   cluster.mail().send(cluster.address_in(rank, mailbox), cluster.address_in(rank, to).second, data, bytes);
+}
+
+void add_mail(const void* to, const void* mailbox, unsigned rank, unsigned amount) {
+  Cluster& cluster = *Cluster::current;
+  cluster.mail().add(cluster.address_in(rank, mailbox), cluster.address_in(rank, to).second, amount);
 }
 
 }  // namespace adamas::cuda_emulation

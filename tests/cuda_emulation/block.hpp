@@ -36,7 +36,7 @@ LaunchFacts launch(int index, codegen::Stage stage, const codegen::Grid& grid, c
 struct Index {
   unsigned x, y, z;
 };
-extern Index current_thread, current_block;
+extern Index current_thread, current_block, current_grid;
 extern unsigned char* current_shared_memory;
 
 /// Blocks of its cluster, and which of them its block is.
@@ -71,5 +71,7 @@ void announce_mail(const void* mailbox, unsigned rank, unsigned bytes);
 
 /// Sends data to where `to` and `mailbox` are in block `rank`.
 void send_mail(const void* to, const void* mailbox, unsigned rank, const void* data, std::size_t bytes);
+/// Adds to the word that is at `to` in block `rank`.
+void add_mail(const void* to, const void* mailbox, unsigned rank, unsigned amount);
 
 }  // namespace adamas::cuda_emulation

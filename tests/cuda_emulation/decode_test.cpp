@@ -121,6 +121,30 @@ TEST_CASE("a cluster finds a burst of high scores, wherever its blocks and warps
   CHECK(most_deliveries >= 2);  // some scores spread wider than a histogram
 }
 
+TEST_CASE("parts of a cluster answer rows too short for all of it") {
+  unsigned most_deliveries = 0;
+  int with_parts = 0;
+  for_each_spec([&](int index) {
+    const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
+    Problem problem(index, RowKind::kNormal, {700, 333, 150, 70, 1, 0});
+    problem.processors = 1;  // no two clusters run at once
+    problem.make_burst(300, budget / 2);
+    problem.encode();
+    for (const int blocks : {2, 3, 4, 8}) {
+      most_deliveries =
+          std::max(most_deliveries, check_clusters(problem, std::array{blocks}, 0, Lists::positions));
+      with_parts += problem.args.smallest_part < blocks ? 1 : 0;
+    }
+    check_clusters(problem, std::array{4}, budget, Lists::none);
+    Problem equal(index, RowKind::kAllEqual, {700, 90});
+    equal.processors = 1;
+    equal.encode();
+    check_clusters(equal, std::array{4}, 0, Lists::slots);
+  });
+  CHECK(with_parts >= 10);
+  CHECK(most_deliveries >= 1);
+}
+
 TEST_CASE("a cluster obeys a row's own budget, down to none") {
   for (const int index : {0, 8}) {
     CAPTURE(std::string(kSpecs[index].spec));

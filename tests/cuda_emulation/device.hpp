@@ -23,6 +23,7 @@
 #define __expf expf  // a function of this name exists in some C libraries
 #define threadIdx (::adamas::cuda_emulation::current_thread)
 #define blockIdx (::adamas::cuda_emulation::current_block)
+#define gridDim (::adamas::cuda_emulation::current_grid)
 #define dynamic_shared (::adamas::cuda_emulation::current_shared_memory)
 
 struct alignas(8) uint2 {
@@ -276,8 +277,6 @@ struct alignas(8) Mailbox {
   unsigned long long state;
 };
 
-inline void cluster_arrive_early() { cluster_arrive(); }
-
 inline void open_mailbox(Mailbox& mailbox, unsigned senders) {
   open_mailbox(static_cast<const void*>(&mailbox), senders);
 }
@@ -285,6 +284,7 @@ inline void expect(Mailbox& mailbox, unsigned bytes) { expect_mail(&mailbox, byt
 inline void announce(Mailbox& mailbox, unsigned rank, unsigned bytes) {
   announce_mail(&mailbox, rank, bytes);
 }
+inline void signal(Mailbox& mailbox, unsigned rank) { announce_mail(&mailbox, rank, 0); }
 inline void wait_for_mail(Mailbox& mailbox, unsigned delivery) {
   wait_for_mail(static_cast<const void*>(&mailbox), delivery);
 }
@@ -292,6 +292,9 @@ template <class Words>
 void send(Words* pointer, unsigned rank, const std::type_identity_t<Words>& words, Mailbox& mailbox) {
   static_assert(sizeof(Words) == 4 || sizeof(Words) == 16);
   send_mail(pointer, &mailbox, rank, &words, sizeof words);
+}
+inline void send_count(unsigned* counter, unsigned rank, unsigned amount, Mailbox& mailbox) {
+  add_mail(counter, &mailbox, rank, amount);
 }
 
 // Launches do not overlap here.

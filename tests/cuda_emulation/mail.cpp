@@ -32,7 +32,7 @@ void Mail::expect(Address address, std::uint64_t bytes) { arrive(mailbox_at(addr
 void Mail::announce(Address address, std::uint64_t bytes) {
   if (address.first >= memories_.size()) fail("mail for a block beyond the cluster");
   mailbox_at(address, "announce");
-  letters_.push_back({address, true, 0, bytes, {}});
+  letters_.push_back({address, Letter::Kind::announces, 0, bytes, {}});
 }
 
 const unsigned& Mail::completed(Address address, unsigned delivery) {
@@ -45,12 +45,20 @@ const unsigned& Mail::completed(Address address, unsigned delivery) {
 }
 
 void Mail::send(Address address, std::size_t to, const void* data, std::size_t bytes) {
+  post(Letter::Kind::stores, address, to, data, bytes);
+}
+
+void Mail::add(Address address, std::size_t to, std::uint32_t amount) {
+  post(Letter::Kind::adds, address, to, &amount, sizeof amount);
+}
+
+void Mail::post(Letter::Kind kind, Address address, std::size_t to, const void* data, std::size_t bytes) {
   const unsigned block = address.first;
   if (block >= memories_.size()) fail("mail for a block beyond the cluster");
   mailbox_at(address, "send");
   if (to % bytes != 0) fail("mail to a misaligned address");
   if (to + bytes > memories_[block].bytes()) fail("mail to an address outside shared memory");
-  Letter letter{address, false, to, bytes, {}};
+  Letter letter{address, kind, to, bytes, {}};
   std::memcpy(letter.data, data, bytes);
   letters_.push_back(letter);
 }
@@ -131,8 +139,17 @@ void Mail::deliver_one() {
   const unsigned block = letter.mailbox.first;
   if (std::ranges::find(returned_, block) != returned_.end()) fail("mail for a block that has returned");
   Mailbox& mailbox = mailbox_at(letter.mailbox, "send");
-  if (letter.announces) return arrive(mailbox, letter.bytes);
-  std::memcpy(memories_[block].data() + letter.to, letter.data, letter.bytes);
+  if (letter.kind == Letter::Kind::announces) return arrive(mailbox, letter.bytes);
+  unsigned char* const to = memories_[block].data() + letter.to;
+  if (letter.kind == Letter::Kind::adds) {
+    std::uint32_t word = 0, amount = 0;
+    std::memcpy(&word, to, sizeof word);
+    std::memcpy(&amount, letter.data, sizeof amount);
+    word += amount;
+    std::memcpy(to, &word, sizeof word);
+  } else {
+    std::memcpy(to, letter.data, letter.bytes);
+  }
   mailbox.missing -= static_cast<std::int64_t>(letter.bytes);
   mailbox.received += letter.bytes;
   complete_if_done(mailbox);

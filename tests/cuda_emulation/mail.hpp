@@ -37,6 +37,8 @@ class Mail {
 
   /// Sends `bytes` (4 or 16) to the place `to` in the memory of the mailbox's block.
   void send(Address mailbox, std::size_t to, const void* data, std::size_t bytes);
+  /// Adds to the word at the place `to` in the memory of the mailbox's block.
+  void add(Address mailbox, std::size_t to, std::uint32_t amount);
 
   /// Delivers a few of the words that are on their way. Whether that completed a mailbox.
   bool deliver_some();
@@ -65,12 +67,13 @@ class Mail {
   };
   struct Letter {
     Address mailbox;
-    bool announces;  // so many bytes, and has none itself
+    enum class Kind { announces, stores, adds } kind;  // one that announces has no bytes itself
     std::size_t to, bytes;
     unsigned char data[16];
   };
 
   Mailbox& mailbox_at(Address address, const char* operation);
+  void post(Letter::Kind kind, Address mailbox, std::size_t to, const void* data, std::size_t bytes);
   void arrive(Mailbox& mailbox, std::uint64_t bytes);
   void complete_if_done(Mailbox& mailbox);
   void deliver_one();

@@ -274,7 +274,8 @@ void Problem::run(std::initializer_list<Stage> stages, int chunks, std::int64_t 
                              .kv_heads = kKvHeads,
                              .max_tokens = max_tokens,
                              .slots = slot_count,
-                             .chunks = chunks};
+                             .chunks = chunks,
+                             .processors = processors};
   args.chunks = chunks;
   args.count = slot_count;
   partial_.assign(static_cast<std::size_t>(rows()) * query_heads() * chunks * (spec.value_dim + 2),
@@ -362,10 +363,12 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   codegen::Tuning clusters = tuning;
   clusters.cluster = blocks;
   const codegen::Shape shape{
-      .batch = batch(), .kv_heads = kKvHeads, .max_tokens = max_tokens, .processors = 132};
+      .batch = batch(), .kv_heads = kKvHeads, .max_tokens = max_tokens, .processors = processors};
   const auto grid = codegen::cuda_generator().decode_grid(spec, clusters, kTarget, shape);
   if (!grid) throw std::runtime_error("the decode unit has no grid for this shape");
   args.ring_stages = std::min(static_cast<int>(grid->ring_stages), most_ring_stages);
+  args.smallest_part = static_cast<int>(grid->smallest_part);
+  args.chunks = static_cast<int>(grid->chunks);
   const LaunchFacts result = launch(index, Stage::decode, *grid, args);
   args.positions = positions.data();
   args.counts = counts.data();
