@@ -159,7 +159,6 @@ class CudaGenerator final : public Generator {
 
   Grid grid(Stage stage, const Spec& spec, const Tuning& tuning, const Shape& shape) const override {
     constexpr std::int64_t kLimitX = std::numeric_limits<std::int32_t>::max(), kLimitYz = 65535;
-    constexpr int kEncodeBlocks = 3;  // of a multiprocessor, see encode.cuh
     const int slots_per_block = kCudaEncodeThreads / 32 * cuda_facts_of(spec).slots_per_warp;
     const auto threads = static_cast<std::uint32_t>(tuning.threads);
     const std::int64_t per_kv_head = facts_of(spec).selections_per_kv_head;
@@ -170,14 +169,7 @@ class CudaGenerator final : public Generator {
     const std::uint32_t rows =
         grid_dimension("rows", static_cast<std::int64_t>(shape.batch) * spec.query_rows, kLimitYz);
     switch (stage) {
-      case Stage::encode: {
-        // Where a warp takes one batch of keys after the other, all blocks run at once and share them out.
-        const std::int64_t blocks = ceil_div(shape.slots, slots_per_block);
-        const std::int64_t running = ceil_div(std::int64_t{shape.processors} * kEncodeBlocks, shape.kv_heads);
-        const bool shares = cuda_facts_of(spec).keys_in_lanes && shape.processors > 0;
-        return {grid_dimension("count", shares ? std::min(blocks, running) : blocks, kLimitX), kv_heads, 1,
-                kCudaEncodeThreads, 0};
-      }
+      case Stage::encode:
       case Stage::export_codes:
       case Stage::import_codes:
       case Stage::check_codes:

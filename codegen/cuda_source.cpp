@@ -136,12 +136,12 @@ std::string rotate(const Spec& spec) {
   text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
   text +=
       "\n/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 "
-      "stages alone, and\n/// not yet times kRotateNorm.\n"
+      "stages alone.\n"
       "__device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {\n";
   for (int k = 0; k < factors.log2; ++k) {
     text += fmt::format("  lane_butterfly<{}>(x);\n", 1 << k);
   }
-  text += fmt::format("}}\ninline constexpr float kRotateNorm = {:a}f;\n", factors.norm);
+  text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
   return text;
 }
 

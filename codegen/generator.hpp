@@ -1,6 +1,6 @@
-// Generator: from Spec and Tuning to source text, for one target language. Pure functions: no file, no
-// driver, no clock. What a generator decides (grids, layouts, sizes) the templates obey, and static_asserts
-// in the emitted text hold the two together.
+// Generator: from Spec and Tuning to source text, for one target language. Pure functions: no file, no driver, no
+// clock. What a generator decides (grids, layouts, sizes) the templates obey, and static_asserts in the emitted text
+// hold the two together.
 #pragma once
 
 #include <array>
@@ -23,26 +23,16 @@ std::string_view name(Unit);
 
 /// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
 ///   encode unit: encode, export_codes, import_codes, check_codes  (per slot block and K/V head)
-///   select unit: prepare_query, scan, select            (query -> scan form; codes -> order keys; keys ->
-///   positions) attend unit: attend, merge                          (chunk -> partial sums; partial sums ->
-///   output, LSE) decode unit: decode                                 (all of select and attend in one
-///   launch; not every kernel set
+///   select unit: prepare_query, scan, select            (query -> scan form; codes -> order keys; keys -> positions)
+///   attend unit: attend, merge                          (chunk -> partial sums; partial sums -> output, LSE)
+///   decode unit: decode                                 (all of select and attend in one launch; not every kernel set
 ///                                                        has one)
 enum class Stage {
-  encode,
-  export_codes,
-  import_codes,
-  check_codes,
-  prepare_query,
-  scan,
-  select,
-  attend,
-  merge,
-  decode
+  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode
 };
-inline constexpr std::array kStages{
-    Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes, Stage::prepare_query,
-    Stage::scan,   Stage::select,       Stage::attend,       Stage::merge,       Stage::decode};
+inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes,
+                                    Stage::prepare_query, Stage::scan, Stage::select, Stage::attend,
+                                    Stage::merge, Stage::decode};
 std::string_view name(Stage);
 std::string entry_name(Stage);  ///< "adamas_" + name
 Unit unit_of(Stage);
@@ -54,19 +44,19 @@ struct Shape {
   std::int64_t max_tokens = 1;
   std::int64_t slots = 0;  ///< encode, export, import: slots in the call
   int chunks = 1;          ///< attend: chunks per row and query head
-  int processors = 0;      ///< decode, encode: multiprocessors of the device; only speed depends on it
+  int processors = 0;      ///< decode: multiprocessors of the device; only speed depends on it
 };
 
-/// A grid of work items. CUDA: blocks of `threads` with `shared_bytes` of dynamic shared memory; CPU: calls
-/// of the entry point with (x, y, z), any order, any thread.
+/// A grid of work items. CUDA: blocks of `threads` with `shared_bytes` of dynamic shared memory; CPU: calls of the
+/// entry point with (x, y, z), any order, any thread.
 struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
   std::uint32_t threads = 1;
   std::uint32_t shared_bytes = 0;
-  std::uint32_t ring_stages = 0;    ///< decode: as in Args
+  std::uint32_t ring_stages = 0;  ///< decode: as in Args
   std::uint32_t smallest_part = 1;  ///< decode: as in Args
-  std::uint32_t chunks = 0;         ///< decode: as in Args
-  std::uint32_t cluster = 1;        ///< CUDA: blocks along x that run together, a divisor of x
+  std::uint32_t chunks = 0;       ///< decode: as in Args
+  std::uint32_t cluster = 1;  ///< CUDA: blocks along x that run together, a divisor of x
 };
 
 /// Where codes lie. `page_tokens` is the run-time page (page_size, or a contiguous row).
@@ -80,8 +70,8 @@ class Generator {
 
   virtual std::string_view language() const = 0;  ///< "cuda", "cpu"
 
-  /// @throws Error(ADAMAS_UNSUPPORTED) naming the key this language cannot generate, ADAMAS_INVALID_SPEC when
-  /// a resource does not suffice (shared memory).
+  /// @throws Error(ADAMAS_UNSUPPORTED) naming the key this language cannot generate, ADAMAS_INVALID_SPEC when a
+  /// resource does not suffice (shared memory).
   virtual void check(const Spec&, const Tuning&, std::string_view target) const = 0;
 
   /// The units of a kernel set, in the order of kUnits.
@@ -89,15 +79,12 @@ class Generator {
 
   virtual Tuning default_tuning(const Spec&, std::string_view target) const = 0;
 
-  /// The complete translation unit: constants, straight-line parts, then the templates. Deterministic, no
-  /// includes.
+  /// The complete translation unit: constants, straight-line parts, then the templates. Deterministic, no includes.
   virtual std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const = 0;
 
   virtual Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const = 0;
-  /// Grid of the decode stage; nothing where a shape is beyond what it can hold on chip, or there is no such
-  /// stage.
-  virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target,
-                                          const Shape&) const = 0;
+  /// Grid of the decode stage; nothing where a shape is beyond what it can hold on chip, or there is no such stage.
+  virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&) const = 0;
 
   /// Names the code layout: a function of Spec and language alone.
   virtual std::string layout_id(const Spec&) const = 0;

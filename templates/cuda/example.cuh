@@ -89,8 +89,7 @@ __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   scale(x, 0x1.6a09e6p-4f);
 }
 
-/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone, and
-/// not yet times kRotateNorm.
+/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone.
 __device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
   lane_butterfly<1>(x);
   lane_butterfly<2>(x);
@@ -99,8 +98,8 @@ __device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
   lane_butterfly<16>(x);
   lane_butterfly<32>(x);
   lane_butterfly<64>(x);
+  scale(x, 0x1.6a09e6p-4f);
 }
-inline constexpr float kRotateNorm = 0x1.6a09e6p-4f;
 
 /// Code of an element: the number of thresholds strictly below it; 0 for NaN.
 __device__ __forceinline__ unsigned bucket_of(float y, const float (&t)[kBuckets - 1]) {

@@ -274,8 +274,7 @@ void Problem::run(std::initializer_list<Stage> stages, int chunks, std::int64_t 
                              .kv_heads = kKvHeads,
                              .max_tokens = max_tokens,
                              .slots = slot_count,
-                             .chunks = chunks,
-                             .processors = processors};
+                             .chunks = chunks};
   args.chunks = chunks;
   args.count = slot_count;
   partial_.assign(static_cast<std::size_t>(rows()) * query_heads() * chunks * (spec.value_dim + 2),

@@ -43,13 +43,6 @@ TEST_CASE("encode gives the oracle's codes, and export and import move them unch
     }
     CHECK(tokens > 0);
 
-    // Few blocks, which take one batch of keys after the other: the same codes.
-    const std::vector<unsigned char> shared_out = problem.codes;
-    std::ranges::fill(problem.codes, 0);
-    problem.processors = 1;
-    problem.encode();
-    CHECK(problem.codes == shared_out);
-
     const std::vector<unsigned char> before = problem.codes;
     std::ranges::fill(problem.codes, 0xff);
     // Bits above the code are not part of it.

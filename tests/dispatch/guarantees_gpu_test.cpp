@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/compile/nvrtc_compiler.hpp"
 #include "runtime/device/cuda_driver.hpp"
 #include "tests/dispatch/guarantees.hpp"
 #include "tests/dispatch/refusal.hpp"
@@ -105,6 +106,54 @@ class Graph {
   CUgraphExec executable_ = nullptr;
 };
 
+// Lets the next kernel start at once, and copies long after that one could have read what was there before.
+constexpr const char* kLateCopy = R"(
+extern "C" __global__ void late_copy(unsigned char* to, const unsigned char* from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+  for (int i = 0; i < 200; ++i) __nanosleep(1000);
+  for (int i = threadIdx.x; i < bytes; i += blockDim.x) to[i] = from[i];
+}
+)";
+
+class LateCopy {
+ public:
+  LateCopy() {
+    int major = 0, minor = 0;
+    check_cuda(cuda_driver().cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0),
+               "cuDeviceGetAttribute");
+    check_cuda(cuda_driver().cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 0),
+               "cuDeviceGetAttribute");
+    const auto binary = runtime::nvrtc_compiler()
+                            ->compile({.name = "late_copy.cu",
+                                       .source = kLateCopy,
+                                       .target = "sm_" + std::to_string(10 * major + minor),
+                                       .options = {},
+                                       .spec_text = "none"})
+                            .binary;
+    check_cuda(
+        cuda_driver().cuLibraryLoadData(&library_, binary.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+        "cuLibraryLoadData");
+    check_cuda(cuda_driver().cuLibraryGetKernel(&kernel_, library_, "late_copy"), "cuLibraryGetKernel");
+  }
+  ~LateCopy() { cuda_driver().cuLibraryUnload(library_); }
+  LateCopy(const LateCopy&) = delete;
+  LateCopy& operator=(const LateCopy&) = delete;
+
+  void enqueue(void* to, const void* from, std::size_t bytes, CUstream stream) const {
+    int count = static_cast<int>(bytes);
+    void* arguments[] = {&to, &from, &count};
+    check_cuda(cuda_driver().cuLaunchKernel(reinterpret_cast<CUfunction>(kernel_), 1, 1, 1, 128, 1, 1, 0,
+                                            stream, arguments, nullptr),
+               "cuLaunchKernel");
+  }
+
+ private:
+  CUlibrary library_ = nullptr;
+  CUkernel kernel_ = nullptr;
+};
+
 }  // namespace
 
 TEST_CASE("cuda: bad arguments of calls") { check_bad_call_arguments(Context("cuda:0")); }
@@ -166,6 +215,32 @@ TEST_CASE("cuda: refresh is refused while its stream is captured, and the captur
   graph.replay();
   CHECK(problem.out.read<std::uint16_t>() == problem.decode().out);
   CHECK(problem.kernel.refresh(stream.get())->info().state == ADAMAS_KERNEL_COMPLETE);
+}
+
+TEST_CASE("cuda: decode reads what the kernel before it writes, though that one lets it start early") {
+  const Context context("cuda:0");
+  const SmallProblem problem(context, {.spec = "head_dim=64 group=2 budget=16",
+                                       .sequences = {{1, 200}, {2, 120}, {3, 64}},
+                                       .dense_below = 20});
+  problem.encode();
+  const Attended want = problem.decode();
+  const HostStream stream;
+  const LateCopy late;
+  for (const DeviceMemory* input : {&problem.lengths, &problem.query, &problem.table}) {
+    const auto right = input->read<unsigned char>();
+    const DeviceMemory copy = DeviceMemory::of(context, right);
+    const std::vector<unsigned char> wrong(right.size(), 0);
+    for (int repeat = 0; repeat < 3; ++repeat) {
+      input->write(wrong.data(), wrong.size());
+      problem.poison_outputs();
+      context.synchronize();
+      late.enqueue(input->data(), copy.data(), right.size(), stream.get());
+      problem.plan.decode(problem.call(), stream.get());
+      check_cuda(cuda_driver().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
+      CHECK(problem.out.read<std::uint16_t>() == want.out);
+      CHECK(problem.lse.read<float>() == want.lse);
+    }
+  }
 }
 
 TEST_CASE("cuda: a captured graph follows lengths and tables in device memory, and counts every replay") {
