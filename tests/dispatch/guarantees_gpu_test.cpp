@@ -230,15 +230,23 @@ TEST_CASE("cuda: decode reads what the kernel before it writes, though that one 
     const auto right = input->read<unsigned char>();
     const DeviceMemory copy = DeviceMemory::of(context, right);
     const std::vector<unsigned char> wrong(right.size(), 0);
-    for (int repeat = 0; repeat < 3; ++repeat) {
+    const auto enqueue = [&](CUstream on) {
+      late.enqueue(input->data(), copy.data(), right.size(), on);
+      problem.plan.decode(problem.call(), on);
+    };
+    const auto check = [&](const auto& run) {
       input->write(wrong.data(), wrong.size());
       problem.poison_outputs();
       context.synchronize();
-      late.enqueue(input->data(), copy.data(), right.size(), stream.get());
-      problem.plan.decode(problem.call(), stream.get());
+      run();
       check_cuda(cuda_driver().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
       CHECK(problem.out.read<std::uint16_t>() == want.out);
       CHECK(problem.lse.read<float>() == want.lse);
+    };
+    check([&] { enqueue(stream.get()); });
+    const Graph graph(stream, enqueue);
+    for (int replay = 0; replay < 3; ++replay) {
+      check([&] { graph.replay(); });
     }
   }
 }
