@@ -95,10 +95,13 @@ class TileStream {
     for (int round = 0; round < kTile * kVectors / kWarp; ++round) {
       const int i = round * kWarp + lane_index();
       const int token = i / kVectors, vector = i % kVectors;
-      const void* row = nullptr;
-      if (first_ + token < tokens_) row = kKeys ? rows_[first_ + token].key : rows_[first_ + token].value;
+      const unsigned char* row = nullptr;  // of a token that is nowhere, too
+      if (first_ + token < tokens_) {
+        const TokenRows& rows = rows_[first_ + token];
+        row = static_cast<const unsigned char*>(kKeys ? rows.key : rows.value);
+      }
       copy_async_or_zeros(slot + token * kTileStride + vector * 16,
-                          static_cast<const unsigned char*>(row) + vector * 16, row != nullptr);
+                          row == nullptr ? nullptr : row + vector * 16, row != nullptr);
     }
   }
 

@@ -15,6 +15,7 @@
 #include "codegen/spec.hpp"
 #include "tests/dispatch/compare.hpp"
 #include "tests/dispatch/device_memory.hpp"
+#include "tests/dispatch/forced_tuning.hpp"
 #include "tests/dispatch/host_cache.hpp"
 #include "tests/spec_to_oracle.hpp"
 
@@ -42,7 +43,7 @@ class Run {
                                  .kv_heads = scenario.kv_heads,
                                  .max_tokens = placement_.max_tokens,
                                  .max_slots = placement_.max_slots},
-                                scenario.tuning)),
+                                ForcedTuning::apply(scenario.tuning))),
         plan_(kernel_.plan({.batch = batch_, .dense_below = scenario.dense_below})) {
     make_problems();
   }
@@ -413,8 +414,9 @@ std::string Scenario::text() const {
       "spec \"{}\" tuning \"{}\" kv_heads {} lengths [{}] kind {} layout {} packed {} starts {} row_budgets "
       "{} bulk {} scale_per_head {} "
       "dense_below {} window {} soft_cap {} seed {}",
-      spec, tuning, kv_heads, fmt::join(lengths, ", "), static_cast<int>(kind), static_cast<int>(layout),
-      packed, starts, row_budgets, bulk, scale_per_head, dense_below, window, soft_cap, seed);
+      spec, ForcedTuning::apply(tuning), kv_heads, fmt::join(lengths, ", "), static_cast<int>(kind),
+      static_cast<int>(layout), packed, starts, row_budgets, bulk, scale_per_head, dense_below, window,
+      soft_cap, seed);
 }
 
 void check_scenario(const Context& context, const Scenario& scenario) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "codegen/facts.hpp"
+#include "tests/dispatch/forced_tuning.hpp"
 #include "tests/oracle/numbers.hpp"
 #include "tests/oracle/random_data.hpp"
 
@@ -46,7 +47,7 @@ SmallProblem::SmallProblem(const Context& context_in, const SmallShape& shape_in
                              {.max_batch = std::max(shape.max_batch, batch()),
                               .kv_heads = shape.kv_heads,
                               .max_tokens = max_tokens},
-                             shape.tuning)),
+                             ForcedTuning::apply(shape.tuning))),
       plan(kernel.plan({.batch = batch(), .dense_below = shape.dense_below})),
       selections(plan.info().selections),
       slots(std::max(shape.max_batch, batch()) * pages_per_sequence * page_tokens),

@@ -1,0 +1,86 @@
+// Schedules that this GPU would not choose by itself: the stages of GPUs without clusters or binary tensor
+// cores, and clusters of every size. They pass what the default passes, and give the same bits.
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "tests/dispatch/forced_tuning.hpp"
+#include "tests/dispatch/guarantees.hpp"
+#include "tests/dispatch/scenario.hpp"
+#include "tests/dispatch/small_problem.hpp"
+
+namespace adamas::tests {
+namespace {
+
+constexpr const char* kStages = "schedule=stages";
+
+void check_fixed_scenarios(const std::string& tuning) {
+  const ForcedTuning forced(tuning);
+  const Context context("cuda:0");
+  for (const Scenario& scenario : fixed_scenarios())
+    check_scenario(context, scenario);
+}
+
+void check_random_scenarios(const std::string& tuning) {
+  const ForcedTuning forced(tuning);
+  const Context context("cuda:0");
+  for (std::uint64_t seed = 1; seed <= 24; ++seed)
+    check_scenario(context, random_scenario(seed));
+}
+
+void check_guarantees(const std::string& tuning) {
+  INFO(tuning);
+  const ForcedTuning forced(tuning);
+  const Context context("cuda:0");
+  check_old_callers(context);
+  check_inert_rows(context);
+  check_wild_lengths(context);
+  check_wild_tables(context);
+  check_wild_slots(context);
+  check_wild_positions(context);
+  check_wild_budgets(context);
+  check_wild_numbers(context);
+  check_rows_are_independent(context);
+  check_counters(context);
+  check_codes_travel(context);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: fixed scenarios in stages") { check_fixed_scenarios(kStages); }
+TEST_CASE("cuda: random scenarios in stages") { check_random_scenarios(kStages); }
+TEST_CASE("cuda: guarantees in stages") { check_guarantees(kStages); }
+
+TEST_CASE("cuda: fixed scenarios in blocks of their own") { check_fixed_scenarios("cluster=1"); }
+TEST_CASE("cuda: fixed scenarios in clusters of 3, of small blocks") {
+  check_fixed_scenarios("cluster=3 decode_threads=128");
+}
+TEST_CASE("cuda: random scenarios in clusters of 8") { check_random_scenarios("cluster=8"); }
+TEST_CASE("cuda: guarantees in clusters of any size") {
+  for (const char* tuning : {"cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8"})
+    check_guarantees(tuning);
+}
+
+TEST_CASE("cuda: every schedule gives the same bits") {
+  const Context context("cuda:0");
+  const SmallShape shape{.spec = "head_dim=128 group=4 budget=64 page_size=16",
+                         .sequences = {{1, 3000}, {2, 700}, {3, 65}, {4, 0}, {5, 1531}},
+                         .dense_below = 80};
+  const auto decode = [&](const std::string& tuning) {
+    const ForcedTuning forced(tuning);
+    const SmallProblem problem(context, shape);
+    problem.encode();
+    return problem.decode();
+  };
+  const Attended want = decode("");
+  for (const char* tuning :
+       {kStages, "cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8", "decode_threads=128"}) {
+    INFO(tuning);
+    const Attended found = decode(tuning);
+    CHECK(found.out == want.out);
+    CHECK(found.lse == want.lse);
+    CHECK(found.counters.tokens_attended == want.counters.tokens_attended);
+  }
+}
+
+}  // namespace adamas::tests
