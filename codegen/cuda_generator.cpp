@@ -52,17 +52,18 @@ constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",        
                                      "cuda/select.cuh"};
 constexpr std::string_view kAttend[]{
     "cuda/row.cuh",   "cuda/place.cuh",       "cuda/partial.cuh", "cuda/list_attention.cuh",
-    "cuda/dense.cuh", "cuda/dense_chunk.cuh", "cuda/attend.cuh",  "cuda/merge.cuh"};
+    "cuda/dense.cuh", "cuda/dense_chunk.cuh", "cuda/attend.cuh",  "cuda/merge_chunks.cuh",
+    "cuda/merge.cuh"};
 constexpr std::string_view kAttendOnTiles[]{
-    "cuda/row.cuh",        "cuda/place.cuh", "cuda/partial.cuh",     "cuda/list_attention.cuh",
-    "cuda/copy_async.cuh", "cuda/dense.cuh", "cuda/tensor_core.cuh", "cuda/dense_tiles.cuh",
-    "cuda/attend.cuh",     "cuda/merge.cuh"};
+    "cuda/row.cuh",        "cuda/place.cuh",        "cuda/partial.cuh",     "cuda/list_attention.cuh",
+    "cuda/copy_async.cuh", "cuda/dense.cuh",        "cuda/tensor_core.cuh", "cuda/dense_tiles.cuh",
+    "cuda/attend.cuh",     "cuda/merge_chunks.cuh", "cuda/merge.cuh"};
 constexpr std::string_view kDecode[]{
     "cuda/row.cuh",          "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
     "cuda/partial.cuh",      "cuda/list_attention.cuh", "cuda/copy_async.cuh",    "cuda/cluster.cuh",
     "cuda/tensor_core.cuh",  "cuda/decode_layout.cuh",  "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
     "cuda/decode_bound.cuh", "cuda/decode_list.cuh",    "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
-    "cuda/decode.cuh"};
+    "cuda/merge_chunks.cuh", "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
   switch (unit) {
@@ -184,7 +185,8 @@ class CudaGenerator final : public Generator {
         return {1, selections, rows, threads, 0};
       case Stage::attend: {
         // Dense rows deal their chunks to the blocks of the group's selections.
-        const std::int64_t lists = std::min<std::int64_t>(shape.chunks, ceil_div(spec.budget, tuning.chunk));
+        const std::int64_t most = shape.lists ? ceil_div(spec.budget, tuning.chunk) : 0;
+        const std::int64_t lists = std::min<std::int64_t>(shape.chunks, most);
         const std::int64_t dense = ceil_div(shape.chunks, per_kv_head);
         return {grid_dimension("chunks", std::max(lists, dense), kLimitX), selections, rows, threads,
                 static_cast<std::uint32_t>(cuda_attend_shared_bytes(spec, tuning))};

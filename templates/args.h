@@ -68,7 +68,8 @@ struct Args {
   const float* sink_logits;       // [query heads] or null
 
   // Selection. positions [rows, selections, budget], counts [rows, selections]: never null where a stage writes or
-  // reads them (the runtime passes workspace when the caller wants none).
+  // reads them (the runtime passes workspace when the caller wants none). Null counts tell attend that decode does the
+  // lists, and only the chunks of rows that attend to more are wanted.
   int* positions;
   int* counts;
   int* out_positions;        // the caller's copy (positions, or slots when write_slots), or null
@@ -99,7 +100,10 @@ struct Args {
   };
   int ring_stages;      // decode: pieces of codes that each warp has room for: 1, 2 or 4
   int smallest_part;    // decode: blocks of a cluster that may answer a short row without the others
-  int skip_short_rows;  // nobody asked for the lists of rows that attend to all: they need not be made
+  union {
+    int skip_short_rows;  // stages: nobody asked for the lists of rows that attend to all, they need not be made
+    int short_chunks;     // decode: chunks that `partial` has of rows that attend to all, where that is more than a list
+  };
   int window;
   float scale, soft_cap;
 };

@@ -171,6 +171,26 @@ void decode_by_stages(const Plan& plan, const adamas_call& call, std::span<const
   launch(plan.kernel(), plan.variant(), stages, plan.shape(), args, stream);
 }
 
+/// One launch. Where short rows attend to more than a list holds, another sums their chunks first.
+void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
+  Args args = call_args(plan, plan.workspace(), call);
+  if (plan.short_chunks() > 0) {
+    args.chunks = plan.short_chunks();
+    codegen::Shape shape = plan.shape();
+    shape.chunks = args.chunks;
+    shape.lists = false;
+    launch(plan, {Stage::attend}, shape, args, stream);
+  }
+  args.short_chunks = plan.short_chunks();
+  args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
+  args.smallest_part = static_cast<int>(plan.decode_grid()->smallest_part);
+  args.chunks = static_cast<int>(plan.decode_grid()->chunks);
+  args.positions = call.positions;
+  args.counts = call.counts;
+  args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
+  plan.module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
+}
+
 /// Who wants every token of every row: the value of Args::all_tokens.
 enum class AllTokens { requested = 1, background = 2 };
 
@@ -256,17 +276,12 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     attend_to_all(plan, call, AllTokens::background, stream);
     return;
   }
-  // A row budget below what a short row sees leaves its list to be searched, though not to be attended to:
-  // only the stages do both.
-  if (plan.decode_grid() && !(wants_lists(call) && call.row_budgets != nullptr)) {
-    Args args = call_args(plan, plan.workspace(), call);
-    args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
-    args.smallest_part = static_cast<int>(plan.decode_grid()->smallest_part);
-    args.chunks = static_cast<int>(plan.decode_grid()->chunks);
-    args.positions = call.positions;
-    args.counts = call.counts;
-    args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
-    plan.module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
+  // Where a short row sees more than its list holds, the list is searched, though not attended to: only the
+  // stages do both.
+  const bool searches_short_rows =
+      wants_lists(call) && (call.row_budgets != nullptr || plan.short_chunks() > 0);
+  if (plan.decode_grid() && !searches_short_rows) {
+    decode_at_once(plan, call, stream);
     return;
   }
   decode_by_stages(plan, call, kDecodeStages, stream);

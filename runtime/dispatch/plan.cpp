@@ -36,6 +36,7 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
   if (dense_below_ < 0) dense_below_ = spec.budget;
   const auto selected = chunks_of(spec.budget, tuning.chunk);
   const auto short_row = chunks_of(std::min(dense_below_, capacity.max_tokens), tuning.dense_chunk);
+  if (dense_below_ > spec.budget) short_chunks_ = static_cast<int>(short_row);
   workspace_ = layout(static_cast<int>(std::max(selected, short_row)), true);
   dense_workspace_ = layout(static_cast<int>(chunks_of(capacity.max_tokens, tuning.dense_chunk)), false);
   // Decode attends densely while the kernel waits for its sparse units.
@@ -45,10 +46,7 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
                            codegen::Stage::attend, codegen::Stage::merge}) {
     kernel_->device().generator().grid(stage, spec, tuning, shape());
   }
-  // One launch keeps no more than the budget of a row, so longer rows must not be dense.
-  if (dense_below_ <= spec.budget) {
-    decode_grid_ = kernel_->device().generator().decode_grid(spec, tuning, kernel_->report().target, shape());
-  }
+  decode_grid_ = kernel_->device().generator().decode_grid(spec, tuning, kernel_->report().target, shape());
 }
 
 WorkspaceLayout Plan::layout(int chunks, bool selects) const {

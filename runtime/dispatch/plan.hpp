@@ -41,6 +41,9 @@ class Plan {
   /// The launch that does a whole decode, where the kernel set has one and the shape fits it.
   const std::optional<codegen::Grid>& decode_grid() const { return decode_grid_; }
 
+  /// Chunks of the longest row that attends to all it sees, where that is more than a list holds; else 0.
+  int short_chunks() const { return short_chunks_; }
+
  private:
   WorkspaceLayout layout(int chunks, bool selects) const;
 
@@ -50,6 +53,7 @@ class Plan {
   std::int64_t dense_below_;
   WorkspaceLayout workspace_, dense_workspace_;
   std::optional<codegen::Grid> decode_grid_;
+  int short_chunks_ = 0;
 };
 
 }  // namespace adamas::runtime

@@ -101,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_attend(const __
     }
     attend_chunk(args, row, row_index, kv_head,
                  {static_cast<int>(index), row.first + first, min(kDenseChunk, row.visible - first)});
-  } else {
+  } else if (args.counts != nullptr) {
     const int index = static_cast<int>(blockIdx.x);
     List list = {nullptr, row.visible};
     if (!attends_to_all(args, row)) {

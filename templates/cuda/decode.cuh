@@ -5,6 +5,7 @@
 #pragma once
 
 #include "templates/cuda/decode_attend.cuh"
+#include "templates/cuda/merge_chunks.cuh"
 
 namespace adamas_cuda {
 
@@ -259,6 +260,26 @@ __device__ __forceinline__ void count_task(const Args& args, const Row& row, con
   }
 }
 
+/// Output of a row that attends to more than a list holds: attend has summed its chunks. The cluster's blocks
+/// share out the query heads.
+__device__ __forceinline__ void merge_short_row(const Args& args, const Cluster& cluster, const Row& row,
+                                                int row_index, int kv_head) {
+  static_assert(sizeof(MergeShared) <= sizeof(DecodeShared));
+  auto& shared = *reinterpret_cast<MergeShared*>(dynamic_shared);
+  const int chunks = chunks_of_all(row, args.short_chunks);
+  __syncthreads();  // shared memory has been cleared
+#pragma unroll 1
+  for (int head = static_cast<int>(cluster.rank); head < kGroup; head += static_cast<int>(cluster.blocks)) {
+    const int query_head = kv_head * kGroup + head;
+    merge_chunks<kDecodeThreads>(args, row_index, query_head,
+                                 partials_of_head(args, args.short_chunks, row_index, query_head), chunks,
+                                 shared);
+  }
+  if (threadIdx.x != 0 || cluster.rank != 0 || args.counters == nullptr) return;
+  count_row(args, row, kGroup);
+  count(args.counters->dense_short, kGroup);
+}
+
 /// Grid: x = blocks of a cluster, y = K/V head, z = row. Where parts of a cluster answer a row, as many
 /// clusters have nothing to do: the first of each few answers their heads.
 extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
@@ -281,6 +302,10 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   if (whole_only && warp_index() < kGroup)
     load_query(args, row_index, kv_head * kGroup + warp_index(), query);
   const Row row = load_row(args, row_index);
+  if (has_dense_chunks(args, row)) {
+    merge_short_row(args, whole, row, row_index, kv_head);
+    return;
+  }
   Cluster part = whole;
   if (!whole_only) {
     part = part_for(args, whole, row.visible);

@@ -10,9 +10,16 @@ namespace adamas_cuda {
 /// is NaN.
 constexpr int kPartialFloats = kValueDim + 2;
 
-__device__ __forceinline__ float* partial_sums(const Args& args, int row_index, int query_head, int chunk) {
+/// The sums of a query head of a row, where each has `chunks` of them.
+__device__ __forceinline__ float* partials_of_head(const Args& args, int chunks, int row_index,
+                                                   int query_head) {
   const i64 list = static_cast<i64>(row_index) * args.kv_heads * kGroup + query_head;
-  return args.partial + (list * args.chunks + chunk) * kPartialFloats;
+  return args.partial + list * chunks * kPartialFloats;
+}
+
+__device__ __forceinline__ float* partial_sums(const Args& args, int row_index, int query_head, int chunk) {
+  return partials_of_head(args, args.chunks, row_index, query_head) +
+         static_cast<i64>(chunk) * kPartialFloats;
 }
 
 /// Tokens in the selection that serves a query head.

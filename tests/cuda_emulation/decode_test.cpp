@@ -85,6 +85,18 @@ TEST_CASE("a cluster of any size decodes as the stages do, bit by bit, and as th
   });
 }
 
+TEST_CASE("rows that attend to more than a list holds are decoded among others") {
+  for_each_spec([](int index) {
+    const int budget = codegen::Spec::parse(kSpecs[index].spec).budget;
+    Problem problem(index, RowKind::kNormal, {3 * budget, 3 * budget + 9, budget + 1, budget, 5, 0, 700});
+    problem.encode();
+    check_clusters(problem, std::array{1, 3, 8}, 3 * budget, Lists::none);
+    check_clusters(problem, std::array{2}, 10000, Lists::none);
+    problem.processors = 1;  // clusters in parts
+    check_clusters(problem, std::array{4}, budget + 1, Lists::none);
+  });
+}
+
 TEST_CASE("a cluster tells ties apart as the stages do, and passes over what is not finite") {
   for_each_spec([](int index) {
     Problem halves = problem_with_codes(index, RowKind::kInteger);

@@ -274,7 +274,8 @@ void Problem::run(std::initializer_list<Stage> stages, int chunks, std::int64_t 
                              .kv_heads = kKvHeads,
                              .max_tokens = max_tokens,
                              .slots = slot_count,
-                             .chunks = chunks};
+                             .chunks = chunks,
+                             .lists = args.counts != nullptr};
   args.chunks = chunks;
   args.count = slot_count;
   partial_.assign(static_cast<std::size_t>(rows()) * query_heads() * chunks * (spec.value_dim + 2),
@@ -353,12 +354,22 @@ void Problem::decode_by_stages(std::int64_t dense_below) {
   args.skip_short_rows = 0;
 }
 
+void Problem::sum_short_rows() {
+  int* const given = args.counts;
+  args.counts = nullptr;
+  run({Stage::attend}, args.short_chunks);
+  args.counts = given;
+}
+
 LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Lists lists) {
   prepare_decode(dense_below);
   std::ranges::fill(positions, -7);
   std::ranges::fill(counts, -7);
   if (lists == Lists::none) args.positions = args.counts = nullptr;
   args.write_slots = lists == Lists::slots ? 1 : 0;
+  const auto short_row = static_cast<int>(ceil_div(std::min(dense_below, max_tokens), tuning.dense_chunk));
+  args.short_chunks = dense_below > spec.budget ? short_row : 0;
+  if (args.short_chunks > 0) sum_short_rows();
   codegen::Tuning clusters = tuning;
   clusters.cluster = blocks;
   const codegen::Shape shape{
@@ -369,6 +380,7 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   args.smallest_part = static_cast<int>(grid->smallest_part);
   args.chunks = static_cast<int>(grid->chunks);
   const LaunchFacts result = launch(index, Stage::decode, *grid, args);
+  args.short_chunks = 0;
   args.positions = positions.data();
   args.counts = counts.data();
   return result;

@@ -37,7 +37,8 @@ class Problem {
   void check_codes(bool mend);
   void select(bool slots);
   void decode_by_stages(std::int64_t dense_below);
-  /// By the decode unit, in clusters of `blocks` (0: as many as its generator wants).
+  /// By the decode unit, in clusters of `blocks` (0: as many as its generator wants). Lists only where no row
+  /// attends to more than they hold.
   LaunchFacts decode_in_clusters(int blocks, std::int64_t dense_below, Lists lists);
   void dense();
   void attend();  ///< over `positions` and `counts` as they stand
@@ -86,6 +87,7 @@ class Problem {
                  std::int64_t in_page, std::span<const float> row, float scale);
   std::int64_t slot_in(const std::vector<int>& table, int sequence, int position) const;
   void prepare_decode(std::int64_t dense_below);
+  void sum_short_rows();  ///< what comes before the decode unit
   void lay_out_queries();
   void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);
 
