@@ -28,7 +28,7 @@ constexpr int kQueriesTogether = 4;  // query heads that share a loaded K or V v
 constexpr int kValueRows = 8;        // V rows that are added between a load and a store of the sums
 
 /// K/V heads of a dense work item. Their queries, and later their sums, should take half of an L1 cache.
-constexpr int kMostHeads = larger(1, smaller(8, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
+constexpr int kMostHeads = larger(1, smaller(32, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
 /// Dense rows get smaller blocks of heads rather than fewer work items than this.
 constexpr int kEnoughItems = 32;
 
@@ -144,10 +144,10 @@ constexpr int largest_divisor(int n, int limit) {
 }
 
 /// K rows that are worked on together with so many queries: a power of two, as tiles and padding are
-/// multiples of it.
+/// multiples of it; no more than the ways of an L1 cache, as rows may lie a multiple of its sets apart.
 constexpr int tokens_together(int queries) {
   int tokens = 1;
-  while (2 * tokens * queries <= kSums)
+  while (tokens < 8 && 2 * tokens * queries <= kSums)
     tokens *= 2;
   return tokens;
 }
@@ -163,7 +163,8 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* c
   ADAMAS_UNROLL
   for (int t = 0; t < kTokens; ++t)
     key[t] = rows[t] + offset;
-  Floats sum[kSums] = {};
+  constexpr int kUsed = kQueries * kTokens <= 8 ? 8 : kSums;
+  Floats sum[kUsed] = {};
   ADAMAS_ROLLED
   for (int step = 0; step < kVectors / kStep; ++step) {
     ADAMAS_UNROLL
@@ -186,7 +187,7 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* c
     }
   }
   struct Parts {
-    Vec<float, kTokens> of_query[kSums / kTokens];
+    Vec<float, kTokens> of_query[kUsed / kTokens];
   };
   const Parts parts = bits_as<Parts>(sum_lanes(sum));
   ADAMAS_UNROLL

@@ -37,6 +37,14 @@ ADAMAS_INLINE F32x8 largest_lanes(const F32x8 (&v)[8]) {
   return join_lanes(v, [](F32x8 a, F32x8 b) { return a > b ? a : b; });
 }
 
+ADAMAS_INLINE F32x8 sum_lanes(const F32x16 (&v)[8]) {
+  F32x8 halves[8];
+  ADAMAS_UNROLL
+  for (int i = 0; i < 8; ++i)
+    halves[i] = v[i].lo + v[i].hi;
+  return sum_lanes(halves);
+}
+
 /// The same of 16: the lanes of vectors i and i + 8 first, then both halves as above.
 ADAMAS_INLINE F32x16 sum_lanes(const F32x16 (&v)[16]) {
   F32x16 eights[8], fours[4], twos[2];
