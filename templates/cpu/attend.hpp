@@ -78,7 +78,7 @@ ADAMAS_FUNCTION TokenList all_tokens(const Row& row, i64 chunk) {
 }
 
 /// Tokens from .. from + 63 of a list. Positions that the row does not see are left out and reported.
-ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
+ADAMAS_NOINLINE void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
                                Tile& tile, u32& status) {
   tile.count = 0;
   // Rows of `tokens` slots of one page, from that of `index` on.
@@ -195,27 +195,35 @@ ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* c
     store(logit[q], parts.of_query[q]);
 }
 
-/// sums[q][e] += sum over kRows rows of weight[q][i] * row i [offset + e].
+/// Elements of a V row that are worked on together with so many queries: a power of two (other vectors take
+/// more memory than their elements), within a block where a format has blocks.
+constexpr int elements_together(int queries) {
+  int elements = kLanes;
+  while (kValueDim % (2 * elements) == 0 && 2 * elements * queries <= kSums * kLanes &&
+         (Kv::kElements == 1 || 2 * elements <= Kv::kElements))
+    elements *= 2;
+  return elements;
+}
+
+/// sums[q][e] += sum over kRows rows of weight[q][i] * row i [offset + e]. Several registers make one vector
+/// here: that is what the compiler splits them into, but its passes see fewer instructions.
 template <int kQueries, int kRows>
 ADAMAS_INLINE void add_values(const float (*weight)[kTile], const Kv::Raw* const* rows, i64 offset,
                               const RowsAhead& ahead, float (*sums)[kValueDim]) {
-  constexpr int kVectors = largest_divisor(kValueDim / kLanes, kSums / kQueries);
-  constexpr int kSteps = kValueDim / (kVectors * kLanes);
+  constexpr int kElements = elements_together(kQueries), kSteps = kValueDim / kElements;
   constexpr int kLines = lines_of(kValueDim), kFetches = static_cast<int>(ceil_div(kRows * kLines, kSteps));
+  using Elements = Vec<float, kElements>;
   const Kv::Raw* value[kRows];
   ADAMAS_UNROLL
   for (int i = 0; i < kRows; ++i)
     value[i] = rows[i] + offset;
   ADAMAS_ROLLED
   for (int step = 0; step < kSteps; ++step) {
-    const int e = step * kVectors * kLanes;
-    Floats sum[kQueries][kVectors];
+    const int e = step * kElements;
+    Elements sum[kQueries];
     ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        sum[q][c] = load<Floats>(sums[q] + e + c * kLanes);
-    }
+    for (int q = 0; q < kQueries; ++q)
+      sum[q] = load<Elements>(sums[q] + e);
     ADAMAS_UNROLL
     for (int i = 0; i < kRows; ++i) {
       ADAMAS_UNROLL
@@ -223,23 +231,14 @@ ADAMAS_INLINE void add_values(const float (*weight)[kTile], const Kv::Raw* const
         const int line = step * kFetches + n;
         ahead.fetch(smaller(line / kLines, kRows - 1), line % kLines);
       }
-      Floats v[kVectors];
+      const Elements v = load_elements<Kv, kElements>(value[i], e);
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        v[c] = load_elements<Kv, kLanes>(value[i], e + c * kLanes);
-      ADAMAS_UNROLL
-      for (int q = 0; q < kQueries; ++q) {
-        ADAMAS_UNROLL
-        for (int c = 0; c < kVectors; ++c)
-          sum[q][c] += v[c] * weight[q][i];
-      }
+      for (int q = 0; q < kQueries; ++q)
+        sum[q] += v * weight[q][i];
     }
     ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        store(sums[q] + e + c * kLanes, sum[q][c]);
-    }
+    for (int q = 0; q < kQueries; ++q)
+      store(sums[q] + e, sum[q]);
   }
 }
 
