@@ -73,7 +73,7 @@ CpuScanLayout cpu_scan_layout(const Spec& spec) {
   const int most = std::max(1, kByteMax / (layout.unit_tables * plane_max));
   layout.units_per_sum = static_cast<int>(ceil_div(units, ceil_div(units, most)));
   layout.table_bytes = lookups * layout.planes * 16;
-  layout.prepared_bytes = static_cast<int>(round_up(layout.table_bytes + 2 * sizeof(std::int32_t), 64));
+  layout.prepared_bytes = static_cast<int>(round_up(layout.table_bytes + 3 * sizeof(std::int32_t), 64));
   return layout;
 }
 

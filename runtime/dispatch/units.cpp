@@ -49,12 +49,15 @@ CompileRequest unit_request(const CacheKey& key) {
 }
 
 CompileResult compile_unit(Compiler& compiler, const CacheKey& key) {
-  if (const auto why = compiler.unavailable(); !why.empty()) {
+  // Asking the compiler first whether it works would start adamas-cc once more for every unit.
+  try {
+    return compiler.compile(unit_request(key));
+  } catch (const codegen::Error& error) {
+    if (error.code() != ADAMAS_UNAVAILABLE) throw;
     throw codegen::Error(ADAMAS_UNAVAILABLE, "kernel",
                          fmt::format("{} of \"{}\" for {}", key.unit, key.spec, key.target),
-                         "is in no cache and cannot be compiled here", why);
+                         "is in no cache and cannot be compiled here", error.what());
   }
-  return compiler.compile(unit_request(key));
 }
 
 }  // namespace adamas::runtime

@@ -17,22 +17,24 @@ namespace adamas_cpu {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
+constexpr int kSums = 16;  // accumulators in registers
 #else
 constexpr int kLanes = 8;
+constexpr int kSums = 8;
 #endif
 using Floats = Vec<float, kLanes>;
 
-constexpr int kSums = 8;             // accumulators in registers
 constexpr int kQueriesTogether = 4;  // query heads that share a loaded K or V vector
 constexpr int kValueRows = 8;        // V rows that are added between a load and a store of the sums
 
 /// K/V heads of a dense work item. Their queries, and later their sums, should take half of an L1 cache.
-constexpr int kMostHeads = larger(1, smaller(8, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
+constexpr int kMostHeads = larger(1, smaller(32, 4096 / (kGroup * larger(kHeadDim, kValueDim))));
 /// Dense rows get smaller blocks of heads rather than fewer work items than this.
 constexpr int kEnoughItems = 32;
 
-/// K and V rows of up to 64 tokens, of the first head of a block. `key` is filled up to a multiple of eight
-/// with the last row, so that the K pass needs no remainder; what it computes there is dropped.
+/// K and V rows of up to 64 tokens, of the first head of a block. Both are filled up to a multiple of kSums
+/// with the last row, so that the K pass needs no remainder, nor what fetches rows ahead; what the K pass
+/// computes there is dropped.
 struct Tile {
   const Kv::Raw* key[kTile];
   const Kv::Raw* value[kTile];
@@ -76,7 +78,7 @@ ADAMAS_FUNCTION TokenList all_tokens(const Row& row, i64 chunk) {
 }
 
 /// Tokens from .. from + 63 of a list. Positions that the row does not see are left out and reported.
-ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
+ADAMAS_NOINLINE void fill_tile(const Args& args, const Row& row, i64 kv_head, const TokenList& list, i64 from,
                                Tile& tile, u32& status) {
   tile.count = 0;
   // Rows of `tokens` slots of one page, from that of `index` on.
@@ -114,48 +116,25 @@ ADAMAS_FUNCTION void fill_tile(const Args& args, const Row& row, i64 kv_head, co
       add(index, slot_of_index(args, row, index, status), 1);
     }
   }
-  for (int i = tile.count; tile.count > 0 && i % 8 != 0; ++i)
+  ADAMAS_ROLLED
+  for (int i = tile.count; tile.count > 0 && i % kSums != 0; ++i) {
     tile.key[i] = tile.key[tile.count - 1];
+    tile.value[i] = tile.value[tile.count - 1];
+  }
 }
 
-ADAMAS_INLINE F32x8 to_eight(F32x8 v) { return v; }
-ADAMAS_INLINE F32x8 to_eight(Vec<float, 16> v) { return v.lo + v.hi; }
+/// Rows that are to be fetched into the L2 cache while as many are worked on. A line at a time, between other
+/// work: a burst of requests would fill the buffers that loads need too.
+struct RowsAhead {
+  const Kv::Raw* const* rows;
+  i64 offset;  // in elements
 
-/// logit[q][t] = query q . row t, for kSums / kQueries rows that begin `offset` elements after rows[t].
-template <int kQueries>
-ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* const* rows, i64 offset,
-                                float (*logit)[kTile]) {
-  constexpr int kTokens = kSums / kQueries;
-  const Kv::Raw* key[kTokens];
-  ADAMAS_UNROLL
-  for (int t = 0; t < kTokens; ++t)
-    key[t] = rows[t] + offset;
-  Floats sum[8] = {};
-  ADAMAS_UNROLL_TWICE
-  for (int c = 0; c < kHeadDim; c += kLanes) {
-    Floats k[kTokens];
-    ADAMAS_UNROLL
-    for (int t = 0; t < kTokens; ++t)
-      k[t] = load_elements<Kv, kLanes>(key[t], c);
-    ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      const Floats element = load<Floats>(query[q] + c);
-      ADAMAS_UNROLL
-      for (int t = 0; t < kTokens; ++t)
-        sum[q * kTokens + t] += element * k[t];
-    }
+  void fetch(int row, int line) const {
+    __builtin_prefetch(reinterpret_cast<const char*>(rows[row] + offset) + line * 64, 0, 2);
   }
-  struct Parts {
-    Vec<float, kTokens> of_query[8 / kTokens];
-  };
-  F32x8 eights[8];
-  ADAMAS_UNROLL
-  for (int i = 0; i < 8; ++i)
-    eights[i] = to_eight(sum[i]);
-  const Parts parts = bits_as<Parts>(sum_lanes(eights));
-  ADAMAS_UNROLL
-  for (int q = 0; q < kQueries; ++q)
-    store(logit[q], parts.of_query[q]);
+};
+constexpr int lines_of(int elements) {
+  return (elements / Kv::kElements * static_cast<int>(sizeof(Kv::Raw)) + 63) / 64;
 }
 
 constexpr int largest_divisor(int n, int limit) {
@@ -164,84 +143,130 @@ constexpr int largest_divisor(int n, int limit) {
   return limit;
 }
 
-/// sums[q][e] += sum over kRows rows of weight[q][i] * row i [offset + e].
+/// K rows that are worked on together with so many queries: a power of two, as tiles and padding are
+/// multiples of it; no more than the ways of an L1 cache, as rows may lie a multiple of its sets apart.
+constexpr int tokens_together(int queries) {
+  int tokens = 1;
+  while (tokens < 8 && 2 * tokens * queries <= kSums)
+    tokens *= 2;
+  return tokens;
+}
+
+/// logit[q][t] = query q . row t, for rows that begin `offset` elements after rows[t].
+template <int kQueries>
+ADAMAS_INLINE void dot_products(const float (*query)[kHeadDim], const Kv::Raw* const* rows, i64 offset,
+                                const RowsAhead& ahead, float (*logit)[kTile]) {
+  constexpr int kTokens = tokens_together(kQueries), kVectors = kHeadDim / kLanes;
+  // Vectors between two fetches of a line: at least as many fetches as a row has lines.
+  constexpr int kStep = largest_divisor(kVectors, larger(1, kVectors / lines_of(kHeadDim)));
+  const Kv::Raw* key[kTokens];
+  ADAMAS_UNROLL
+  for (int t = 0; t < kTokens; ++t)
+    key[t] = rows[t] + offset;
+  constexpr int kUsed = kQueries * kTokens <= 8 ? 8 : kSums;
+  Floats sum[kUsed] = {};
+  ADAMAS_ROLLED
+  for (int step = 0; step < kVectors / kStep; ++step) {
+    ADAMAS_UNROLL
+    for (int t = 0; t < kTokens; ++t)
+      ahead.fetch(t, step);
+    ADAMAS_UNROLL
+    for (int v = 0; v < kStep; ++v) {
+      const int c = (step * kStep + v) * kLanes;
+      Floats k[kTokens];
+      ADAMAS_UNROLL
+      for (int t = 0; t < kTokens; ++t)
+        k[t] = load_elements<Kv, kLanes>(key[t], c);
+      ADAMAS_UNROLL
+      for (int q = 0; q < kQueries; ++q) {
+        const Floats element = load<Floats>(query[q] + c);
+        ADAMAS_UNROLL
+        for (int t = 0; t < kTokens; ++t)
+          sum[q * kTokens + t] += element * k[t];
+      }
+    }
+  }
+  struct Parts {
+    Vec<float, kTokens> of_query[kUsed / kTokens];
+  };
+  const Parts parts = bits_as<Parts>(sum_lanes(sum));
+  ADAMAS_UNROLL
+  for (int q = 0; q < kQueries; ++q)
+    store(logit[q], parts.of_query[q]);
+}
+
+/// Elements of a V row that are worked on together with so many queries: a power of two (other vectors take
+/// more memory than their elements), within a block where a format has blocks.
+constexpr int elements_together(int queries) {
+  int elements = kLanes;
+  while (kValueDim % (2 * elements) == 0 && 2 * elements * queries <= kSums * kLanes &&
+         (Kv::kElements == 1 || 2 * elements <= Kv::kElements))
+    elements *= 2;
+  return elements;
+}
+
+/// sums[q][e] += sum over kRows rows of weight[q][i] * row i [offset + e]. Several registers make one vector
+/// here: that is what the compiler splits them into, but its passes see fewer instructions.
 template <int kQueries, int kRows>
 ADAMAS_INLINE void add_values(const float (*weight)[kTile], const Kv::Raw* const* rows, i64 offset,
-                              float (*sums)[kValueDim]) {
-  constexpr int kVectors = largest_divisor(kValueDim / kLanes, kSums / kQueries);
+                              const RowsAhead& ahead, float (*sums)[kValueDim]) {
+  constexpr int kElements = elements_together(kQueries), kSteps = kValueDim / kElements;
+  constexpr int kLines = lines_of(kValueDim), kFetches = static_cast<int>(ceil_div(kRows * kLines, kSteps));
+  using Elements = Vec<float, kElements>;
   const Kv::Raw* value[kRows];
   ADAMAS_UNROLL
   for (int i = 0; i < kRows; ++i)
     value[i] = rows[i] + offset;
   ADAMAS_ROLLED
-  for (int e = 0; e < kValueDim; e += kVectors * kLanes) {
-    Floats sum[kQueries][kVectors];
+  for (int step = 0; step < kSteps; ++step) {
+    const int e = step * kElements;
+    Elements sum[kQueries];
     ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        sum[q][c] = load<Floats>(sums[q] + e + c * kLanes);
-    }
+    for (int q = 0; q < kQueries; ++q)
+      sum[q] = load<Elements>(sums[q] + e);
     ADAMAS_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      Floats v[kVectors];
       ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        v[c] = load_elements<Kv, kLanes>(value[i], e + c * kLanes);
-      ADAMAS_UNROLL
-      for (int q = 0; q < kQueries; ++q) {
-        ADAMAS_UNROLL
-        for (int c = 0; c < kVectors; ++c)
-          sum[q][c] += v[c] * weight[q][i];
+      for (int n = i * kFetches / kRows; kRows > 1 && n < (i + 1) * kFetches / kRows; ++n) {
+        const int line = step * kFetches + n;
+        ahead.fetch(smaller(line / kLines, kRows - 1), line % kLines);
       }
+      const Elements v = load_elements<Kv, kElements>(value[i], e);
+      ADAMAS_UNROLL
+      for (int q = 0; q < kQueries; ++q)
+        sum[q] += v * weight[q][i];
     }
     ADAMAS_UNROLL
-    for (int q = 0; q < kQueries; ++q) {
-      ADAMAS_UNROLL
-      for (int c = 0; c < kVectors; ++c)
-        store(sums[q] + e + c * kLanes, sum[q][c]);
-    }
+    for (int q = 0; q < kQueries; ++q)
+      store(sums[q] + e, sum[q]);
   }
 }
 
-/// Rows of the first head that are to be prefetched, and how far their next head is.
-template <int kRows>
-struct RowsAhead {
-  const Kv::Raw* row[kRows];
-  i64 head_stride[kRows];
-
-  /// Prefetches one head's part of them into the L2 cache.
-  void prefetch(int head) const {
-    constexpr int kLine = 64 / sizeof(Kv::Raw);
-    ADAMAS_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      if (row[i] == nullptr) continue;
-      ADAMAS_UNROLL
-      for (int e = 0; e < larger(kHeadDim, kValueDim) / Kv::kElements; e += kLine)
-        __builtin_prefetch(row[i] + head * head_stride[i] + e, 0, 2);
-    }
-  }
+/// Rows of one head each, `filled` of them with those that fill up.
+struct Rows {
+  const Kv::Raw* const* row;
+  int filled;
+  i64 head_stride;
 };
+
+constexpr int filled_up(int rows) { return (rows + kSums - 1) / kSums * kSums; }
 
 /// The order in which rows are used: those of one pass, then those of the next.
 struct RowSequence {
-  const Kv::Raw* const* rows;
-  const Kv::Raw* const* next;
-  int count, next_count;
-  i64 head_stride, next_head_stride;
+  Rows first, second;
+  const Kv::Raw* const* otherwise;  // rows to fetch where none follow: some that are in the caches
 
-  template <int kRows>
-  RowsAhead<kRows> at(int place) const {
-    RowsAhead<kRows> ahead;
-    ADAMAS_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      const int n = place + i;
-      ahead.row[i] = n < count ? rows[n] : n - count < next_count ? next[n - count] : nullptr;
-      ahead.head_stride[i] = n < count ? head_stride : next_head_stride;
-    }
-    return ahead;
+  /// Rows from `place` on, a multiple of as many as are worked on together.
+  RowsAhead at(int place, int head) const {
+    if (place < first.filled) return {first.row + place, head * first.head_stride};
+    const int after = place - first.filled;
+    if (after < second.filled) return {second.row + after, head * second.head_stride};
+    return {otherwise, 0};
   }
 };
+
+/// Rows of many heads that are fetched ahead of use: 16 KiB or somewhat more.
+constexpr int rows_ahead(int heads) { return filled_up(kTile / heads); }
 
 /// kCount things, from `first` on, that are worked on together.
 template <int kCount>
@@ -264,28 +289,30 @@ ADAMAS_INLINE void in_runs(const Body& body) {
 template <int kQueries>
 ADAMAS_NOINLINE void attend_tile(const Args& args, const Tile& tile, const Tile& next, int heads, int number,
                                  Work& work) {
-  // The rows of a single head lie apart, and memory takes its time: prefetch a tile ahead. Those of many
-  // heads would fill the L2 cache that way.
+  // The rows of a single head lie apart, and memory takes its time: fetch a tile ahead. Those of many heads
+  // would fill the L2 cache that way.
   const bool whole_tile = heads == 1;
-  const int ahead = whole_tile ? 0 : kTile / heads;
+  const int ahead = whole_tile ? 0 : rows_ahead(heads);
   float logit[kQueries == kGroup ? kMostHeads * kGroup : kQueries][kTile];
+  const Rows own_keys{tile.key, filled_up(tile.count), args.key_head_stride};
+  const Rows own_values{tile.value, filled_up(tile.count), args.value_head_stride};
+  const Rows next_keys{next.key, filled_up(next.count), args.key_head_stride};
+  const Rows next_values{next.value, filled_up(next.count), args.value_head_stride};
 
-  const RowSequence keys = whole_tile ? RowSequence{next.key, nullptr, next.count, 0, 0, 0}
-                                      : RowSequence{tile.key,   tile.value,           tile.count,
-                                                    tile.count, args.key_head_stride, args.value_head_stride};
+  const RowSequence keys =
+      whole_tile ? RowSequence{next_keys, {}, tile.key} : RowSequence{own_keys, own_values, tile.key};
   constexpr int kRest = kQueries % kQueriesTogether;
-  constexpr int kTokens = kSums / (kRest > 0 ? kRest : kQueriesTogether);
+  constexpr int kTokens = tokens_together(kRest > 0 ? kRest : kQueriesTogether);
   ADAMAS_ROLLED
   for (int i = 0; i < tile.count; i += kTokens) {
-    const auto rows_ahead = keys.at<kTokens>(i + ahead);
     ADAMAS_ROLLED
     for (int head = 0; head < heads; ++head) {
-      rows_ahead.prefetch(head);
       in_runs<kQueries>([&]<int kTogether>(Run<kTogether> run) {
         const int q = head * kQueries + run.first;
         ADAMAS_ROLLED
-        for (int t = 0; t < kTokens; t += kSums / kTogether)
+        for (int t = 0; t < kTokens; t += tokens_together(kTogether))
           dot_products<kTogether>(work.query + number + q, tile.key + i + t, head * args.key_head_stride,
+                                  keys.at(i + t + ahead, head),
                                   reinterpret_cast<float(*)[kTile]>(&logit[q][i + t]));
       });
     }
@@ -313,19 +340,15 @@ ADAMAS_NOINLINE void attend_tile(const Args& args, const Tile& tile, const Tile&
   }
 
   const RowSequence values =
-      whole_tile ? RowSequence{next.value, nullptr, next.count, 0, 0, 0}
-                 : RowSequence{tile.value,          next.key, tile.count, next.count, args.value_head_stride,
-                               args.key_head_stride};
+      whole_tile ? RowSequence{next_values, {}, tile.value} : RowSequence{own_values, next_keys, tile.value};
   const auto add = [&]<int kRows>(Run<kRows> rows) {
-    const auto rows_ahead = values.at<kRows>(rows.first + ahead);
     ADAMAS_ROLLED
     for (int head = 0; head < heads; ++head) {
-      rows_ahead.prefetch(head);
       in_runs<kQueries>([&]<int kTogether>(Run<kTogether> run) {
         const int q = head * kQueries + run.first;
         add_values<kTogether, kRows>(reinterpret_cast<const float(*)[kTile]>(&logit[q][rows.first]),
                                      tile.value + rows.first, head * args.value_head_stride,
-                                     work.sums + number + q);
+                                     values.at(rows.first + ahead, head), work.sums + number + q);
       });
     }
   };
@@ -429,14 +452,20 @@ ADAMAS_STAGE adamas_attend(const adamas_abi::Args* args, unsigned x, unsigned y,
   };
   Tile tiles[2];
   int number = fill_next(tiles[0]);
-  const RowSequence first_rows{tiles[0].key,   tiles[0].value,        tiles[0].count,
-                               tiles[0].count, args->key_head_stride, args->value_head_stride};
-  const int rows_ahead = block.heads == 1 ? 2 * kTile : kTile / block.heads;
+  // Nothing has fetched the first rows.
+  const int first_rows = block.heads == 1 ? kTile : rows_ahead(block.heads);
   ADAMAS_ROLLED
-  for (int i = 0; i < rows_ahead; ++i) {
+  for (int i = 0; i < smaller(first_rows, tiles[0].count); ++i) {
     ADAMAS_ROLLED
-    for (int head = 0; head < block.heads; ++head)
-      first_rows.at<1>(i).prefetch(head);
+    for (int head = 0; head < block.heads; ++head) {
+      const RowsAhead keys{tiles[0].key, head * args->key_head_stride}, values{tiles[0].value, 0};
+      ADAMAS_ROLLED
+      for (int line = 0; line < lines_of(kHeadDim); ++line)
+        keys.fetch(i, line);
+      ADAMAS_ROLLED
+      for (int line = 0; block.heads == 1 && line < lines_of(kValueDim); ++line)
+        values.fetch(i, line);
+    }
   }
   i64 attended = 0;
   ADAMAS_ROLLED

@@ -49,23 +49,55 @@ ADAMAS_FUNCTION void bucketize(const F32x8* rotated, const float* thresholds, I3
     codes[i] &= finite;
 }
 
-/// Tables and constant of one query.
+/// How many units may add up in bytes when their entries are at most these: as few and as equal groups as can
+/// be.
+ADAMAS_FUNCTION int units_of_byte_sums(const u16* most) {
+  constexpr int kByteMax = 255;
+  int all = 0;
+  ADAMAS_ROLLED
+  for (int unit = 0; unit < kUnits; ++unit)
+    all += most[unit];
+  ADAMAS_ROLLED
+  for (int groups = larger(1, all / kByteMax);; ++groups) {
+    const int units = (kUnits + groups - 1) / groups;
+    if (units <= kUnitsPerSum) return kUnitsPerSum;
+    int largest_sum = 0;
+    ADAMAS_ROLLED
+    for (int first = 0; first < kUnits; first += units) {
+      int sum = 0;
+      ADAMAS_ROLLED
+      for (int unit = first; unit < smaller(first + units, kUnits); ++unit)
+        sum += most[unit];
+      largest_sum = larger(largest_sum, sum);
+    }
+    if (largest_sum <= kByteMax) return units;
+  }
+}
+
+/// Tables and constants of one query.
 ADAMAS_FUNCTION void write_tables(const int* query, u8* prepared) {
   u8* to = prepared;
+  u16 most[kUnits];  // that a unit adds to the sum of a plane
   ADAMAS_ROLLED
   for (int unit = 0; unit < kUnits; ++unit) {
+    int low_sum = 0, high_sum = 0;
     ADAMAS_ROLLED
     for (int table = 0; table < kUnitTables; ++table) {
       const U16x16 entries = unit_entries(query, unit, table);
       const U16x16 low = kPlanes == 1 ? entries : entries & ((1 << kPlaneShift) - 1);
       store(to, __builtin_convertvector(low, U8x16));
       to += 16;
+      low_sum += __builtin_reduce_max(low);
       if constexpr (kPlanes == 2) {
-        store(to, __builtin_convertvector(entries >> kPlaneShift, U8x16));
+        const U16x16 high = entries >> kPlaneShift;
+        store(to, __builtin_convertvector(high, U8x16));
         to += 16;
+        high_sum += __builtin_reduce_max(high);
       }
     }
+    most[unit] = static_cast<u16>(larger(low_sum, high_sum));
   }
+  key_rule(prepared).units = units_of_byte_sums(most);
   int magnitudes = 0;
   ADAMAS_ROLLED
   for (int i = 0; i < kHeadDim; ++i)

@@ -12,6 +12,7 @@ constexpr int kTableBytes = kUnits * kUnitTables * kPlanes * 16;
 struct KeyRule {
   int offset;      // order key = kKeyFactor * sum + offset
   OrderKey least;  // keys below it are not kept (of a K/V head's first query where the heads share a list)
+  int units;       // whose entries never exceed a byte together, whatever the codes
 };
 static_assert(kTableBytes + int(sizeof(KeyRule)) <= kPreparedBytes);
 

@@ -1,7 +1,7 @@
 // A strip: 64 consecutive token indexes of one K/V head, and the order keys of its tokens.
 //
 // A byte row of 64 tokens is loaded once and looked up in the tables of up to four queries. Sums run in bytes
-// for as many rows as cannot overflow, then move to 16 bits.
+// for as many rows as cannot overflow with these queries, then move to 16 bits.
 #pragma once
 
 #include "templates/cpu/prepared.hpp"
@@ -58,7 +58,7 @@ ADAMAS_INLINE void prefetch_row(const Strip& strip, int j) {
 /// 16-bit sums of 64 tokens. Lane i of `all` holds sum(2i) + 256 * sum(2i + 1) mod 2^16, lane i of `odd`
 /// sum(2i + 1): what adding byte vectors as 16-bit lanes gives, with one shift.
 struct WideSums {
-  U16x32 all = 0, odd = 0;
+  U16x32 all, odd;
 
   ADAMAS_INLINE void add(WideSums& sums, U8x64 bytes) {
     const U16x32 pairs = bits_as<U16x32>(bytes);
@@ -68,13 +68,14 @@ struct WideSums {
   ADAMAS_INLINE U16x32 even(const WideSums& sums) { return sums.all - (sums.odd << 8); }
 };
 
-/// Adds units first .. first + kCount - 1 of a strip to the sums of kQueries queries.
-template <int kQueries, int kCount>
-ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQueries], int first,
+/// Adds units first .. end - 1 of a strip, whose entries fit in a byte together, to the sums of kQueries
+/// queries.
+template <int kQueries>
+ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQueries], int first, int end,
                              WideSums (&sums)[kQueries][kPlanes]) {
   U8x64 bytes[kQueries][kPlanes] = {};
   ADAMAS_ROLLED
-  for (int unit = first; unit < first + kCount; ++unit) {
+  for (int unit = first; unit < end; ++unit) {
     U8x64 rows[kUnitRows], index[kUnitTables];
     ADAMAS_UNROLL
     for (int r = 0; r < kUnitRows; ++r) {
@@ -99,18 +100,14 @@ ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQu
   }
 }
 
-/// Even and odd tokens' 16-bit values in token order.
+/// Even and odd tokens' 16-bit values in token order. Stored in whole registers: what reads them next does so
+/// too, and would have to wait for stores of other sizes to leave the core.
 ADAMAS_INLINE void interleave(U16x32 even, U16x32 odd, u16* to) {
-  using U16x8 = Vec<u16, 8>;
-  struct Eighths {
-    U16x8 part[4];
-  };
-  const Eighths e = bits_as<Eighths>(even), o = bits_as<Eighths>(odd);
-  ADAMAS_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    store(to + 16 * i, __builtin_shufflevector(e.part[i], o.part[i], 0, 8, 1, 9, 2, 10, 3, 11));
-    store(to + 16 * i + 8, __builtin_shufflevector(e.part[i], o.part[i], 4, 12, 5, 13, 6, 14, 7, 15));
-  }
+  store(to, __builtin_shufflevector(even, odd, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40,
+                                    9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47));
+  store(to + 32,
+        __builtin_shufflevector(even, odd, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24,
+                                56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63));
 }
 
 /// Order keys of a strip's 64 tokens from the sums of one query.
@@ -142,13 +139,14 @@ ADAMAS_INLINE void write_keys(const WideSums (&sums)[kPlanes], int offset, Order
 template <int kQueries>
 ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries],
                                  OrderKey (*keys)[64]) {
-  WideSums sums[kQueries][kPlanes];
+  WideSums sums[kQueries][kPlanes] = {};
+  int units = kUnits;
+  ADAMAS_UNROLL
+  for (int q = 0; q < kQueries; ++q)
+    units = smaller(units, load<KeyRule>(prepared[q] + kTableBytes).units);
   ADAMAS_ROLLED
-  for (int unit = 0; unit + kUnitsPerSum <= kUnits; unit += kUnitsPerSum) {
-    add_units<kQueries, kUnitsPerSum>(strip, prepared, unit, sums);
-  }
-  constexpr int kRest = kUnits % kUnitsPerSum;
-  if constexpr (kRest > 0) add_units<kQueries, kRest>(strip, prepared, kUnits - kRest, sums);
+  for (int unit = 0; unit < kUnits; unit += units)
+    add_units<kQueries>(strip, prepared, unit, smaller(unit + units, kUnits), sums);
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
     write_keys(sums[q], load<KeyRule>(prepared[q] + kTableBytes).offset, keys[q]);

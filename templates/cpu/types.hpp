@@ -33,6 +33,7 @@ template <class T, int N>
 using Vec __attribute__((ext_vector_type(N))) = T;
 
 using F32x8 = Vec<float, 8>;
+using F32x16 = Vec<float, 16>;
 using I32x8 = Vec<int, 8>;
 using U32x8 = Vec<u32, 8>;
 using U8x16 = Vec<u8, 16>;
@@ -159,7 +160,7 @@ ADAMAS_INLINE void report(const Args& args, u32 status) {
     __atomic_fetch_or(&args.counters->status, status, __ATOMIC_RELAXED);
   }
 }
-ADAMAS_INLINE void count(const Args& args, unsigned long long adamas_abi::Counters::* counter, i64 amount) {
+ADAMAS_INLINE void count(const Args& args, unsigned long long adamas_abi::Counters::*counter, i64 amount) {
   if (amount > 0 && args.counters != nullptr) {
     __atomic_fetch_add(&(args.counters->*counter), static_cast<u64>(amount), __ATOMIC_RELAXED);
   }

@@ -9,30 +9,66 @@ namespace adamas_cpu {
 
 constexpr int kTile = 64;  // tokens
 
-/// Lane i of the result: all lanes of v[i] in one, two at a time joined by `join`. The shuffles are none that
-/// the compiler would turn into horizontal additions, which are slow on most machines.
+/// Lane i of the result: all lanes of v[i] in one, two at a time joined by `join`, which must not care for
+/// their order. A shuffle and a blend bring two vectors' lanes face to face where two shuffles would cost
+/// more; none of this is what the compiler would turn into horizontal additions, which are slow on most
+/// machines.
 template <class Join>
 ADAMAS_INLINE F32x8 join_lanes(const F32x8 (&v)[8], const Join& join) {
   F32x8 fours[4], twos[2];
   ADAMAS_UNROLL
   for (int i = 0; i < 4; ++i) {
-    fours[i] = join(__builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11),
-                    __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15));
+    fours[i] = join(__builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 12, 13, 14, 15),
+                    __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 8, 9, 10, 11));
   }
   ADAMAS_UNROLL
   for (int i = 0; i < 2; ++i) {
     const F32x8 a = fours[2 * i], b = fours[2 * i + 1];
-    twos[i] = join(__builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
-                   __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15));
+    twos[i] = join(__builtin_shufflevector(a, b, 0, 1, 10, 11, 4, 5, 14, 15),
+                   __builtin_shufflevector(a, b, 2, 3, 8, 9, 6, 7, 12, 13));
   }
-  return join(__builtin_shufflevector(twos[0], twos[1], 0, 1, 8, 9, 4, 5, 12, 13),
-              __builtin_shufflevector(twos[0], twos[1], 2, 3, 10, 11, 6, 7, 14, 15));
+  return join(__builtin_shufflevector(twos[0], twos[1], 0, 2, 9, 11, 4, 6, 13, 15),
+              __builtin_shufflevector(twos[0], twos[1], 1, 3, 8, 10, 5, 7, 12, 14));
 }
 ADAMAS_INLINE F32x8 sum_lanes(const F32x8 (&v)[8]) {
   return join_lanes(v, [](F32x8 a, F32x8 b) { return a + b; });
 }
 ADAMAS_INLINE F32x8 largest_lanes(const F32x8 (&v)[8]) {
   return join_lanes(v, [](F32x8 a, F32x8 b) { return a > b ? a : b; });
+}
+
+ADAMAS_INLINE F32x8 sum_lanes(const F32x16 (&v)[8]) {
+  F32x8 halves[8];
+  ADAMAS_UNROLL
+  for (int i = 0; i < 8; ++i)
+    halves[i] = v[i].lo + v[i].hi;
+  return sum_lanes(halves);
+}
+
+/// The same of 16: the lanes of vectors i and i + 8 first, then both halves as above.
+ADAMAS_INLINE F32x16 sum_lanes(const F32x16 (&v)[16]) {
+  F32x16 eights[8], fours[4], twos[2];
+  ADAMAS_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    const F32x16 a = v[i], b = v[i + 8];
+    eights[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 24, 25, 26, 27, 28, 29, 30, 31) +
+                __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23);
+  }
+  ADAMAS_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const F32x16 a = eights[i], b = eights[i + 4];
+    fours[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 20, 21, 22, 23, 8, 9, 10, 11, 28, 29, 30, 31) +
+               __builtin_shufflevector(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+  }
+  ADAMAS_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const F32x16 a = fours[2 * i], b = fours[2 * i + 1];
+    twos[i] = __builtin_shufflevector(a, b, 0, 1, 18, 19, 4, 5, 22, 23, 8, 9, 26, 27, 12, 13, 30, 31) +
+              __builtin_shufflevector(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29);
+  }
+  const F32x16 a = twos[0], b = twos[1];
+  return __builtin_shufflevector(a, b, 0, 2, 17, 19, 4, 6, 21, 23, 8, 10, 25, 27, 12, 14, 29, 31) +
+         __builtin_shufflevector(a, b, 1, 3, 16, 18, 5, 7, 20, 22, 9, 11, 24, 26, 13, 15, 28, 30);
 }
 
 /// Logits [kCount][kTile] -> weights exp(logit - max), with the running maxima and sums of their partials.
