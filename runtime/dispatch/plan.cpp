@@ -35,8 +35,9 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
   const codegen::Tuning& tuning = this->tuning();
   if (dense_below_ < 0) dense_below_ = spec.budget;
   const auto selected = chunks_of(spec.budget, tuning.chunk);
-  const auto short_row = chunks_of(std::min(dense_below_, capacity.max_tokens), tuning.dense_chunk);
-  if (dense_below_ > spec.budget) short_chunks_ = static_cast<int>(short_row);
+  const std::int64_t longest = std::min(dense_below_, capacity.max_tokens);  // of rows that attend to all
+  const auto short_row = chunks_of(longest, tuning.dense_chunk);
+  if (longest > spec.budget) short_chunks_ = static_cast<int>(short_row);
   workspace_ = layout(static_cast<int>(std::max(selected, short_row)), true);
   dense_workspace_ = layout(static_cast<int>(chunks_of(capacity.max_tokens, tuning.dense_chunk)), false);
   // Decode attends densely while the kernel waits for its sparse units.

@@ -157,7 +157,7 @@ bool compile(const std::string& source, const CompileOptions& options, std::stri
 
   // Front end and code generator are clang's; between them run its passes or ours.
   const bool kernel_passes = takes_kernel_passes(options);
-  auto* action = new clang::EmitLLVMOnlyAction;
+  auto* action = new clang::EmitLLVMOnlyAction;  // never freed either, nor is its module
   clang->getCodeGenOpts().DisableLLVMPasses = kernel_passes;
   ok = ok && clang->ExecuteAction(*action);
   if (ok) {

@@ -111,7 +111,7 @@ runtime::TunedEntry entry_of(const TuneSubject& subject, const ShapeRecord& reco
   entry.driver = subject.driver;
   entry.library = subject.library;
   entry.us = record.best_trial().us;
-  entry.default_us = record.default_trial().us;
+  entry.default_us = record.best_trial().default_us();
   entry.dense_us = record.dense_us;
   return entry;
 }

@@ -37,7 +37,6 @@ struct ShapeRecord {
   double dense_us = 0, dense_default_us = 0;
   std::vector<codegen::ExcludedTuning> excluded;
 
-  const Trial& default_trial() const { return trials.front(); }
   const Trial& best_trial() const { return trials[best]; }
 };
 

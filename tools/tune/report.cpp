@@ -57,7 +57,7 @@ std::string shape_name(const runtime::TunedShape& shape) {
   return fmt::format("batch {} · {} K/V heads · {} tokens", shape.batch, shape.kv_heads, shape.tokens);
 }
 
-double speed_up(const ShapeRecord& record) { return record.default_trial().us / record.best_trial().us; }
+double speed_up(const ShapeRecord& record) { return 1 / record.best_trial().ratio; }
 
 std::string difference(const std::string& tuning, const TuneSubject& subject, const std::string& base) {
   const Spec spec = Spec::parse(subject.spec);
@@ -81,7 +81,7 @@ std::string summary_table(const TuneSubject& subject, const std::vector<ShapeRec
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.2f}</td><td>{:.2f}</td><td>{:.3f}x</td><td>{}</"
         "td><td>{}</td>"
         "<td>{:.0f} %</td><td>{}</td><td>{}</td><td>{:.1f}</td><td class=\"t\"><code>{}</code>{}</td></tr>\n",
-        record.shape.batch, record.shape.kv_heads, record.shape.tokens, record.default_trial().us, us,
+        record.shape.batch, record.shape.kv_heads, record.shape.tokens, record.best_trial().default_us(), us,
         speed_up(record), dense, over_dense, 100 * record.bytes / us / 1e3 / subject.read_gbps,
         record.trials.size(), record.passes, record.seconds,
         escaped(difference(record.chosen, subject, record.tunings.front())),

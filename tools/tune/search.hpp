@@ -41,6 +41,9 @@ struct Trial {
   double spread = 0;  ///< of that ratio: half the distance between its quartiles
   int passes = 0;
   std::string why = {};  ///< failed: what happened
+
+  /// What candidate 0 took in the same rounds: its median over all rounds may be of a faster or slower time.
+  double default_us() const { return ratio > 0 ? us / ratio : 0; }
 };
 
 struct SearchOptions {

@@ -213,7 +213,7 @@ void tune_dense(const TuneTask& task, ShapeRecord& record, const std::function<b
   record.passes += result.passes;
   record.chosen = tunings[result.best].text();
   record.dense_us = result.trials[result.best].us;
-  record.dense_default_us = result.trials[0].us;
+  record.dense_default_us = result.trials[result.best].default_us();
 }
 
 }  // namespace

@@ -134,7 +134,7 @@ void TuneView::end(std::size_t shape, const ShapeRecord& record, bool resumed) {
                  : record.complete ? fmt::format("{:.0f} s", record.seconds)
                                    : "stopped";
   row.best = fmt::format("{:.2f}", record.best_trial().us);
-  row.gain = fmt::format("{:.3f}x", record.default_trial().us / record.best_trial().us);
+  row.gain = fmt::format("{:.3f}x", 1 / record.best_trial().ratio);
   if (record.dense_us > 0) row.over_dense = fmt::format("{:.2f}x", record.dense_us / record.best_trial().us);
   row.chosen = chosen_text(record.chosen);
   if (style_ == Style::lines)
