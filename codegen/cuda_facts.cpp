@@ -72,10 +72,18 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   cuda.list_passes = static_cast<int>(ceil_div(cuda.list_heads, kMostListHeadsAtOnce));
   cuda.list_heads_at_once = static_cast<int>(ceil_div(cuda.list_heads, cuda.list_passes));
   cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? 2 * spec.head_dim : 1;
-  cuda.keys_in_lanes = cuda.facts.hadamard.order == 1 && spec.head_dim % kWarp == 0 &&
-                       std::has_single_bit(static_cast<unsigned>(cuda.words)) && cuda.words <= kWarp &&
-                       spec.kv_type != ElementType::f32;
-  cuda.slots_per_warp = cuda.keys_in_lanes ? kWarp / cuda.words : 4;
+  // More would leave too few warps a multiprocessor, fewer make more of the transform cross lanes.
+  constexpr int kMostLaneElements = 64;
+  const bool in_lanes = cuda.facts.hadamard.order == 1 && spec.head_dim % kWarp == 0 &&
+                        std::has_single_bit(static_cast<unsigned>(cuda.words)) && cuda.words <= kWarp &&
+                        spec.kv_type != ElementType::f32;
+  cuda.lane_elements = in_lanes ? std::min(spec.head_dim, kMostLaneElements) : 0;
+  cuda.slots_per_warp = in_lanes ? kWarp * cuda.lane_elements / spec.head_dim : 4;
+  cuda.encode_blocks = in_lanes ? 4 : 1;
+  // Two stages a warp, of all lanes' elements: they begin in different banks.
+  const int element_bytes = spec.kv_type == ElementType::f8e4m3fn ? 1 : 2;
+  cuda.encode_shared_bytes =
+      in_lanes ? kCudaEncodeThreads * 2 * (cuda.lane_elements * element_bytes + 16) : 0;
   const int key_bits = std::bit_width(static_cast<unsigned>(cuda.facts.key_forced));
   cuda.digits = key_bits <= kMostBitsOfOneDigit ? 1 : 2;
   cuda.digit_bits = std::max(kFewestBitsOfADigit, (key_bits + cuda.digits - 1) / cuda.digits);

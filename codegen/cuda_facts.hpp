@@ -17,8 +17,10 @@ struct CudaFacts {
   int prepared_bytes;      ///< of one prepared query, a multiple of 64
   int words_at_once;       ///< words of a plane that the scan keeps in registers
   int rotate_scratch;      ///< floats of shared memory a warp needs to rotate a vector; 1 if none
-  bool keys_in_lanes;      ///< whether encode keeps a word of a key in a lane, see templates/cuda/encode.cuh
-  int slots_per_warp;      ///< that a warp of encode, export and import works through
+  int lane_elements;       ///< of a key that encode keeps in a lane, see templates/cuda/encode_lanes.cuh; 0: it does not
+  int slots_per_warp;      ///< that a warp of encode, export and import works through at once
+  int encode_blocks;       ///< of encode that a multiprocessor has registers for
+  int encode_shared_bytes;  ///< that a block of encode copies keys to
   int list_heads;          ///< query heads that share a list
   int list_passes;         ///< in which they are attended to
   int list_heads_at_once;  ///< of each pass
@@ -28,7 +30,7 @@ struct CudaFacts {
 CudaFacts cuda_facts_of(const Spec&);
 
 /// Threads and work of the kernels that Tuning leaves alone.
-inline constexpr int kCudaEncodeThreads = 256;
+inline constexpr int kCudaEncodeThreads = 128;
 inline constexpr int kCudaStrands = 8;  ///< of a chunk of a list, see templates/cuda/list_attention.cuh
 inline constexpr int kCudaChunkStep =
     32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh

@@ -45,7 +45,8 @@ constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
 constexpr std::string_view kDecodePieces[]{"args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh",
                                            "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
-constexpr std::string_view kEncode[]{"cuda/row.cuh", "cuda/place.cuh", "cuda/codes.cuh", "cuda/encode.cuh",
+constexpr std::string_view kEncode[]{"cuda/row.cuh",        "cuda/place.cuh",        "cuda/codes.cuh",
+                                     "cuda/copy_async.cuh", "cuda/encode_lanes.cuh", "cuda/encode.cuh",
                                      "cuda/check.cuh"};
 constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
                                      "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
@@ -160,7 +161,8 @@ class CudaGenerator final : public Generator {
 
   Grid grid(Stage stage, const Spec& spec, const Tuning& tuning, const Shape& shape) const override {
     constexpr std::int64_t kLimitX = std::numeric_limits<std::int32_t>::max(), kLimitYz = 65535;
-    const int slots_per_block = kCudaEncodeThreads / 32 * cuda_facts_of(spec).slots_per_warp;
+    const CudaFacts cuda = cuda_facts_of(spec);
+    const int slots_per_block = kCudaEncodeThreads / 32 * cuda.slots_per_warp;
     const auto threads = static_cast<std::uint32_t>(tuning.threads);
     const std::int64_t per_kv_head = facts_of(spec).selections_per_kv_head;
     const std::uint32_t kv_heads = grid_dimension("kv_heads", shape.kv_heads, kLimitYz);
@@ -170,7 +172,16 @@ class CudaGenerator final : public Generator {
     const std::uint32_t rows =
         grid_dimension("rows", static_cast<std::int64_t>(shape.batch) * spec.query_rows, kLimitYz);
     switch (stage) {
-      case Stage::encode:
+      case Stage::encode: {
+        std::int64_t blocks = ceil_div(shape.slots, slots_per_block);
+        // As many as run at once: they encode their next keys while those after them are on their way.
+        if (cuda.lane_elements > 0 && shape.processors > 0) {
+          const std::int64_t places = std::int64_t{shape.processors} * cuda.encode_blocks;
+          blocks = std::min(blocks, std::max<std::int64_t>(1, places / kv_heads));
+        }
+        return {grid_dimension("count", blocks, kLimitX), kv_heads, 1, kCudaEncodeThreads,
+                static_cast<std::uint32_t>(cuda.encode_shared_bytes)};
+      }
       case Stage::export_codes:
       case Stage::import_codes:
       case Stage::check_codes:

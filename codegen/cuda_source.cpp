@@ -75,7 +75,10 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kThreads", tuning.threads);
   text += integer("kEncodeThreads", kCudaEncodeThreads);
   text += integer("kSlotsPerWarp", cuda.slots_per_warp);
-  text += boolean("kKeysInLanes", cuda.keys_in_lanes);
+  text += boolean("kKeysInLanes", cuda.lane_elements > 0);
+  text += integer("kLaneElements", cuda.lane_elements > 0 ? cuda.lane_elements : 32);
+  text += integer("kEncodeBlocks", cuda.encode_blocks);
+  text += integer("kEncodeSharedBytes", cuda.encode_shared_bytes);
   text += integer("kPrepareThreads", kCudaPrepareThreads);
   text += integer("kMergeThreads", kCudaMergeThreads);
   text += integer("kMostHeadsAtOnce", kCudaMostHeadsAtOnce);
@@ -134,14 +137,15 @@ std::string rotate(const Spec& spec) {
                         1 << factors.log2);
   }
   text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
+  text += fmt::format("\ninline constexpr float kHadamardNorm = {:a}f;\n", factors.norm);
   text +=
-      "\n/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 "
-      "stages alone.\n"
-      "__device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {\n";
+      "\n/// The same of vectors that lie in lanes, where kKeysInLanes, but for the product with kHadamardNorm: "
+      "radix-2\n/// stages alone.\n"
+      "__device__ __forceinline__ void rotate_in_lanes(float (&x)[kLaneElements]) {\n";
   for (int k = 0; k < factors.log2; ++k) {
     text += fmt::format("  lane_butterfly<{}>(x);\n", 1 << k);
   }
-  text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
+  text += "}\n";
   return text;
 }
 

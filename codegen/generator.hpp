@@ -45,7 +45,7 @@ struct Shape {
   std::int64_t slots = 0;  ///< encode, export, import: slots in the call
   int chunks = 1;          ///< attend: chunks per row and query head
   bool lists = true;       ///< attend: whether it does lists, or only the chunks of rows that attend to more
-  int processors = 0;      ///< decode: multiprocessors of the device; only speed depends on it
+  int processors = 0;      ///< encode, decode: multiprocessors of the device; only speed depends on it
 };
 
 /// A grid of work items. CUDA: blocks of `threads` with `shared_bytes` of dynamic shared memory; CPU: calls of the

@@ -146,7 +146,8 @@ codegen::Shape slots_shape(const Kernel& kernel, std::int64_t count) {
           .kv_heads = kernel.capacity().kv_heads,
           .max_tokens = kernel.capacity().max_tokens,
           .slots = count,
-          .chunks = 1};
+          .chunks = 1,
+          .processors = kernel.device().processors()};
 }
 
 void convert_codes(const Kernel& kernel, const adamas_codes_args& request, Stage stage, Stream stream) {

@@ -1,29 +1,11 @@
 // encode: stored keys -> codes. A warp rotates, bucketizes and packs kSlotsPerWarp keys of one K/V head: all
-// at once, a word of a key in each lane, where the Spec allows; else one after the other.
+// at once where the Spec allows, see encode_lanes.cuh; else one after the other.
 // export_codes, import_codes: codes <-> one byte an element.
 #pragma once
 
-#include "templates/cuda/codes.cuh"
+#include "templates/cuda/encode_lanes.cuh"
 
 namespace adamas_cuda {
-
-constexpr int kEncodeWarps = kEncodeThreads / kWarp;
-constexpr int kEncodeBlocksPerProcessor =
-    kKeysInLanes ? kBuckets <= 8 ? 5 : 4 : 1;  ///< enough to hide a key's way from memory
-
-/// First item of this warp in a call over slots.
-__device__ __forceinline__ i64 first_item() {
-  return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
-}
-
-/// Place of a key of the call: of an item whose page has memory.
-__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
-  Place place = place_of_item(args, item, status);
-  if constexpr (kPointers) {
-    if (place.page >= 0 && __ldg(args.page_addresses + place.page) == 0) place.page = -1;
-  }
-  return place;
-}
 
 /// A stored key, padding 0; all 0 for a place that is nowhere.
 __device__ __forceinline__ void load_key(const Args& args, int kv_head, Place place, float (&x)[kWords]) {
@@ -33,72 +15,6 @@ __device__ __forceinline__ void load_key(const Args& args, int kv_head, Place pl
     const bool wanted = place.page >= 0 && holds_element(j);
     x[j] = wanted ? load_element<kKvType>(row.array, row.first + j * kWarp + lane_index()) : 0.0f;
   }
-}
-
-/// `bits` moved up by one, and below them the sign of `value`. For bound - x that is x > bound, half as many
-/// instructions as a comparison and its bit: differences of different numbers are not 0, those of equal ones
-/// are +0, and a NaN that the hardware makes has no sign.
-__device__ __forceinline__ unsigned append_sign(unsigned bits, float value) {
-  return __funnelshift_l(__float_as_uint(value), bits, 1);
-}
-
-/// Encodes the warp's keys at once: lane kWords k + w has word w of key k.
-/// @return how many keys there were
-__device__ __forceinline__ unsigned encode_in_lanes(const Args& args, int kv_head,
-                                                    const float (&thresholds)[kBuckets - 1],
-                                                    unsigned& status) {
-  const int word = lane_index() % kWords;
-  const Place place = place_of_key(args, first_item() + lane_index() / kWords, status);
-  const bool exists = place.page >= 0;
-  const RowInMemory key = key_row(args, kv_head, place);
-  RawVector<kKvType> raw[kWarp / 8] = {};
-#pragma unroll
-  for (int v = 0; v < kWarp / 8; ++v) {
-    if (exists) raw[v] = load_raw<kKvType>(key.array, key.first + word * kWarp + v * 8);
-  }
-  float x[kWarp];
-#pragma unroll
-  for (int v = 0; v < kWarp / 8; ++v) {
-    float eight[8];
-    widen_vector<kKvType>(raw[v], eight);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      x[v * 8 + i] = eight[i];
-    }
-  }
-  if constexpr (kScaled) {
-    const float factor = key_scale(args, kv_head);
-#pragma unroll
-    for (float& element : x) {
-      element = __fmul_rn(element, factor);
-    }
-  }
-  rotate_in_lanes(x);
-  // A code counts the thresholds below its element: here the 32 counts of a word at once, a bit a plane.
-  unsigned planes[kPlanes] = {};
-#pragma unroll
-  for (const float threshold : thresholds) {
-    const float bound = __fadd_rn(threshold, 0.0f);  // -0 would make a difference of -0 from 0
-    unsigned carry = 0;
-#pragma unroll
-    for (int e = kWarp - 1; e >= 0; --e) {
-      carry = append_sign(carry, __fsub_rn(bound, x[e]));
-    }
-#pragma unroll
-    for (unsigned& plane : planes) {
-      const unsigned both = plane & carry;
-      plane ^= carry;
-      carry = both;
-    }
-  }
-  if (exists) {
-    unsigned* const first = code_words(args, kv_head, place) + word;
-#pragma unroll
-    for (int plane = 0; plane < kPlanes; ++plane) {
-      *plane_of(args, first, plane) = planes[plane];
-    }
-  }
-  return static_cast<unsigned>(__popc(__ballot_sync(kAllLanes, exists && word == 0)));
 }
 
 /// Encodes the warp's keys one after the other.
@@ -139,17 +55,18 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
   return encoded;
 }
 
-/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
-extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerProcessor)
+/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head. With keys in lanes, blocks of several
+/// times as many, in turn.
+extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocks)
     adamas_encode(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);
-  float thresholds[kBuckets - 1];
-  load_thresholds(args.key_thresholds, kv_head, thresholds);
   unsigned status = 0, encoded = 0;
   if constexpr (kKeysInLanes) {
-    encoded = encode_in_lanes(args, kv_head, thresholds, status);
+    encoded = encode_in_lanes(args, kv_head, status);
   } else {
     __shared__ float scratch[kEncodeWarps][kRotateScratch];
+    float thresholds[kBuckets - 1];
+    load_thresholds(args.key_thresholds, kv_head, thresholds);
     encoded = encode_in_turn(args, kv_head, thresholds, scratch[warp_index()], status);
   }
   if (args.counters == nullptr) return;
@@ -163,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerPro
   if (threadIdx.x == 0 && all_encoded != 0) count(args.counters->tokens_encoded, all_encoded);
 }
 
-/// Grid as adamas_encode.
+/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head.
 extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     adamas_export_codes(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);
@@ -186,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
   }
 }
 
-/// Grid as adamas_encode. A byte's code is its value mod kBuckets.
+/// Grid as adamas_export_codes. A byte's code is its value mod kBuckets.
 extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     adamas_import_codes(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);

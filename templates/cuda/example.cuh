@@ -55,9 +55,12 @@ inline constexpr int kScanTile = 1024;
 inline constexpr int kChunk = 32;
 inline constexpr int kDenseChunk = 512;
 inline constexpr int kThreads = 256;
-inline constexpr int kEncodeThreads = 256;
-inline constexpr int kSlotsPerWarp = 8;
+inline constexpr int kEncodeThreads = 128;
+inline constexpr int kSlotsPerWarp = 16;
 inline constexpr bool kKeysInLanes = true;
+inline constexpr int kLaneElements = 64;
+inline constexpr int kEncodeBlocks = 4;
+inline constexpr int kEncodeSharedBytes = 36864;
 inline constexpr int kPrepareThreads = 128;
 inline constexpr int kMergeThreads = 256;
 inline constexpr int kMostHeadsAtOnce = 8;
@@ -89,8 +92,11 @@ __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   scale(x, 0x1.6a09e6p-4f);
 }
 
-/// The same of a vector that has a word's elements in each lane, where kKeysInLanes: radix-2 stages alone.
-__device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
+inline constexpr float kHadamardNorm = 0x1.6a09e6p-4f;
+
+/// The same of vectors that lie in lanes, where kKeysInLanes, but for the product with kHadamardNorm: radix-2
+/// stages alone.
+__device__ __forceinline__ void rotate_in_lanes(float (&x)[kLaneElements]) {
   lane_butterfly<1>(x);
   lane_butterfly<2>(x);
   lane_butterfly<4>(x);
@@ -98,7 +104,6 @@ __device__ __forceinline__ void rotate_in_lanes(float (&x)[kWarp]) {
   lane_butterfly<16>(x);
   lane_butterfly<32>(x);
   lane_butterfly<64>(x);
-  scale(x, 0x1.6a09e6p-4f);
 }
 
 /// Code of an element: the number of thresholds strictly below it; 0 for NaN.

@@ -9,6 +9,14 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % kWarp); }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x / kWarp); }
 
+/// The address that lane `lane` has.
+__device__ __forceinline__ const void* address_of_lane(const void* address, int lane) {
+  const auto bits = reinterpret_cast<unsigned long long>(address);
+  const unsigned low = __shfl_sync(kAllLanes, static_cast<unsigned>(bits), lane);
+  const unsigned high = __shfl_sync(kAllLanes, static_cast<unsigned>(bits >> 32), lane);
+  return reinterpret_cast<const void*>(static_cast<unsigned long long>(high) << 32 | low);
+}
+
 /// Sum over each group of kLanes neighbouring lanes (a power of two); every lane gets it.
 template <int kLanes = kWarp>
 __device__ __forceinline__ float sum_over_lanes(float value) {

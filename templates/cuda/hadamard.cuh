@@ -1,6 +1,6 @@
 // Pieces of the Hadamard transform of one vector held by one warp: element 32 j + lane is register j of that
-// lane. In lane_butterfly a few lanes hold a vector: element 32 l + e is register e of the l-th of them. One
-// IEEE operation a step, never contracted: codes must be the same bits on every backend.
+// lane. In lane_butterfly a few lanes hold a vector of kElements each: element kElements l + e is register e of
+// the l-th of them. One IEEE operation a step, never contracted: codes must be the same bits on every backend.
 #pragma once
 
 #include "templates/cuda/group.cuh"
@@ -35,23 +35,23 @@ __device__ __forceinline__ void butterfly(float (&x)[kRegisters]) {
   }
 }
 
-/// The same where a lane has 32 neighbouring elements.
-template <int kStride>
-__device__ __forceinline__ void lane_butterfly(float (&x)[kWarp]) {
-  if constexpr (kStride < kWarp) {
+/// The same where a lane has kElements neighbouring elements.
+template <int kStride, int kElements>
+__device__ __forceinline__ void lane_butterfly(float (&x)[kElements]) {
+  if constexpr (kStride < kElements) {
 #pragma unroll
-    for (int e = 0; e < kWarp; ++e) {
+    for (int e = 0; e < kElements; ++e) {
       if ((e & kStride) != 0) continue;
       const float a = x[e], c = x[e + kStride];
       x[e] = __fadd_rn(a, c);
       x[e + kStride] = __fsub_rn(a, c);
     }
   } else {
-    constexpr int kLanes = kStride / kWarp;
+    constexpr int kLanes = kStride / kElements;
     // A product with 1 or -1 is exact, so this is one addition or subtraction.
     const float sign = (lane_index() & kLanes) != 0 ? -1.0f : 1.0f;
 #pragma unroll
-    for (int e = 0; e < kWarp; ++e) {
+    for (int e = 0; e < kElements; ++e) {
       x[e] = __fmaf_rn(x[e], sign, __shfl_xor_sync(kAllLanes, x[e], kLanes));
     }
   }

@@ -144,8 +144,8 @@ TEST_CASE("cuda: grids cover the work, and say so when a launch cannot") {
   covers(Stage::select, 1, 20, 6);
   covers(Stage::attend, 10, 20, 6);  // 40 dense chunks dealt to 4 selections; 4 chunks of a list
   covers(Stage::merge, 1, 20, 6);
-  // Keys whose words are not a power of two are encoded one after the other: 32 slots a block.
-  CHECK(cuda.grid(Stage::encode, Spec::parse("head_dim=80"), tuning, shape).x == 3);
+  // Keys whose words are not a power of two are encoded one after the other: 16 slots a block.
+  CHECK(cuda.grid(Stage::encode, Spec::parse("head_dim=80"), tuning, shape).x == 5);
   CHECK(cuda.grid(Stage::attend, spec, tuning, {.batch = 1, .kv_heads = 1, .chunks = 4}).x == 4);
   CHECK(cuda.grid(Stage::attend, spec, tuning, shape).shared_bytes == cuda_attend_shared_bytes(spec, tuning));
   CHECK(cuda.grid(Stage::scan, spec, tuning, shape).threads == 128);

@@ -36,7 +36,7 @@ LaunchFacts launch(int index, codegen::Stage stage, const codegen::Grid& grid, c
 struct Index {
   unsigned x, y, z;
 };
-extern Index current_thread, current_block;
+extern Index current_thread, current_block, current_grid;
 extern unsigned char* current_shared_memory;
 
 /// Blocks of its cluster, and which of them its block is.

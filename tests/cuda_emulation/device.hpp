@@ -23,6 +23,7 @@
 #define __expf expf  // a function of this name exists in some C libraries
 #define threadIdx (::adamas::cuda_emulation::current_thread)
 #define blockIdx (::adamas::cuda_emulation::current_block)
+#define gridDim (::adamas::cuda_emulation::current_grid)
 #define dynamic_shared (::adamas::cuda_emulation::current_shared_memory)
 
 struct alignas(8) uint2 {

@@ -58,7 +58,7 @@ std::string emulated_unit(std::size_t index, Unit unit) {
       throw std::runtime_error("PTX in another place");
   }
   replace_all(source, "extern \"C\" ", "");
-  for (const auto& [of, alignment] : {std::pair{Unit::attend, 16}, {Unit::decode, 128}}) {
+  for (const auto& [of, alignment] : {std::pair{Unit::encode, 16}, {Unit::attend, 16}, {Unit::decode, 128}}) {
     if (unit != of) continue;
     replace_all(source,
                 fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];", alignment),

@@ -275,7 +275,8 @@ void Problem::run(std::initializer_list<Stage> stages, int chunks, std::int64_t 
                              .max_tokens = max_tokens,
                              .slots = slot_count,
                              .chunks = chunks,
-                             .lists = args.counts != nullptr};
+                             .lists = args.counts != nullptr,
+                             .processors = processors};
   args.chunks = chunks;
   args.count = slot_count;
   partial_.assign(static_cast<std::size_t>(rows()) * query_heads() * chunks * (spec.value_dim + 2),

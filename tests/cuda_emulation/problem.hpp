@@ -78,7 +78,7 @@ class Problem {
   std::vector<float> lse;
   std::int64_t max_tokens = 0;
   int most_ring_stages = 4;  ///< of decode_in_clusters, where its generator has room for more
-  int processors = 132;      ///< of the device that decode_in_clusters is sized for
+  int processors = 132;      ///< of the device that encode and decode_in_clusters are sized for
 
  private:
   void lay_out_cache(oracle::Random& random);

@@ -15,6 +15,7 @@
 #include "tests/cuda_emulation/checks.hpp"
 #include "tests/cuda_emulation/problem.hpp"
 #include "tests/cuda_emulation/specs.hpp"
+#include "tests/oracle/hadamard.hpp"
 #include "tests/oracle/oracle.hpp"
 
 namespace {
@@ -43,7 +44,15 @@ TEST_CASE("encode gives the oracle's codes, and export and import move them unch
     }
     CHECK(tokens > 0);
 
+    // Few blocks, which take several turns.
     const std::vector<unsigned char> before = problem.codes;
+    std::ranges::fill(problem.codes, 0);
+    problem.counters.tokens_encoded = 0;
+    problem.processors = 1;
+    problem.encode();
+    CHECK(problem.codes == before);
+    CHECK(problem.counters.tokens_encoded == tokens * Problem::kKvHeads);
+
     std::ranges::fill(problem.codes, 0xff);
     // Bits above the code are not part of it.
     for (unsigned char& byte : problem.bytes) {
@@ -117,6 +126,35 @@ TEST_CASE("an element is not above a threshold that it equals, whatever the sign
       for (int p = 0; p < problem.lengths[0]; ++p) {
         REQUIRE(std::ranges::equal(slice(problem.bytes, problem.slot(0, p), bytes), slice(want, p, bytes)));
       }
+    }
+  }
+}
+
+TEST_CASE("thresholds that elements reach exactly, or miss by the last bit, divide them like any other") {
+  for (const int index : {0, 5, 7, 8, 11}) {  // several norms; keys with a scale
+    CAPTURE(index);
+    Problem problem(index, RowKind::kNormal, {70});
+    const auto keys = problem.sequences[0].key_rows(problem.config, problem.call);
+    const int dim = problem.spec.head_dim, bounds = problem.spec.buckets - 1;
+    for (int h = 0; h < Problem::kKvHeads; ++h) {
+      std::vector<float> own(problem.thresholds.key.begin() + h * bounds,
+                             problem.thresholds.key.begin() + (h + 1) * bounds);
+      for (int t = 0; t < bounds; ++t) {
+        const auto key = keys.at(3 * t, h);
+        const auto rotated =
+            oracle::hadamard(std::vector<float>(key.begin(), key.end()), problem.spec.hadamard);
+        const float element = rotated[static_cast<std::size_t>(7 * t % dim)];
+        own[t] = t % 3 == 0 ? element : std::nextafter(element, t % 3 == 1 ? 100.0f : -100.0f);
+      }
+      std::ranges::sort(own);
+      std::ranges::copy(own, problem.thresholds.key.begin() + h * bounds);
+    }
+    problem.encode();
+    problem.export_codes();
+    const auto want = oracle::encode_keys(problem.config, keys, problem.thresholds.key);
+    for (int p = 0; p < problem.lengths[0]; ++p) {
+      REQUIRE(std::ranges::equal(slice(problem.bytes, problem.slot(0, p), Problem::kKvHeads * dim),
+                                 slice(want, p, Problem::kKvHeads * dim)));
     }
   }
 }
