@@ -144,21 +144,28 @@ __device__ __forceinline__ void adjust_piece(const Row& row, int first, int toke
   }
 }
 
-/// Words of maxima that a warp sends for a selection: all 8, or fewer where the cluster has many warps. A
-/// power of two, as rows share them out.
+/// Words of maxima that a warp sends for a selection: all 8 several times where few warps scan a row, each time
+/// of other tokens; once, or fewer of them, where the cluster has many warps. The more there are, the closer is
+/// the bound. A power of two, as rows share them out.
+constexpr int kMostSendings = 4;
 static_assert((kDecodeWarps & (kDecodeWarps - 1)) == 0 && (kMaximaWords & (kMaximaWords - 1)) == 0,
               "warps and words of maxima are powers of two");
 __device__ __forceinline__ int maxima_words(const Cluster& cluster) {
   // Of as many blocks as the next power of two.
   const int share = (kMaximaWords / kDecodeWarps) >> (32 - __clz(static_cast<int>(cluster.blocks) - 1));
-  return max(1, min(kLaneRows, share));
+  return max(1, min(kMostSendings * kLaneRows, share));
 }
 
-/// Sends a warp's maxima to every block.
+/// Log2 of how many times a warp sends them.
+__device__ __forceinline__ int maxima_sendings(const Cluster& cluster) {
+  return max(0, 31 - __clz(maxima_words(cluster) / kLaneRows));
+}
+
+/// Sends a warp's maxima to every block, for the `sending`-th time.
 template <int kCount>
 __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximum (&maxima)[kCount],
-                                            DecodeShared& shared) {
-  const int words = maxima_words(cluster);
+                                            int sending, DecodeShared& shared) {
+  const int all_words = maxima_words(cluster), words = min(all_words, kLaneRows);
   const int row = lane_index() / 4, place = row % words;
 #pragma unroll
   for (int round = 0; round < kCount; ++round) {
@@ -170,8 +177,8 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
     const int selection = round * 4 + lane_index() % 4;
     if (selection >= kSelections) continue;
     unsigned* to =
-        &shared.maxima[selection]
-                      [(static_cast<int>(cluster.rank) * kDecodeWarps + warp_index()) * words + place];
+        &shared.maxima[selection][(static_cast<int>(cluster.rank) * kDecodeWarps + warp_index()) * all_words +
+                                  sending * words + place];
     // Rows that agree on a word share out the blocks.
     for (unsigned block = row / words; block < cluster.blocks; block += kLaneRows / words) {
       send(to, cluster.address_of(block), maximum, shared.maxima_mail);
@@ -179,10 +186,25 @@ __device__ __forceinline__ void send_maxima(const Cluster& cluster, const Maximu
   }
 }
 
+template <int kCount>
+__device__ __forceinline__ void clear(Maximum (&maxima)[kCount]) {
+#pragma unroll
+  for (Maximum& maximum : maxima) {
+    maximum = 0;
+  }
+}
+
 /// The largest score that a maximum tells of.
 __device__ __forceinline__ unsigned largest_of(Maximum maximum) {
   if constexpr (kNarrowScores) return max(maximum & 0xffffu, maximum >> 16);
   return maximum;
+}
+
+/// Where the last piece begins whose maxima are sent the `sending`-th of 2^sendings times. A bound of the
+/// threshold needs no more than most scores: it is found while the rest are made.
+__device__ __forceinline__ int last_before(const Slice& slice, int sendings, int sending) {
+  const int pieces = slice.tokens / kPiece, bounding = max((3 * pieces + 3) / 4, pieces - 2);
+  return ((bounding * (sending + 1) >> sendings) - 1) * kPiece;
 }
 
 /// Scores a warp's slice, and sends the largest scores on the way.
@@ -198,10 +220,8 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
   const MatrixRows rows = matrix_rows();
   constexpr int kMaxima = kSelections == 1 ? 1 : kRounds;
   Maximum maxima[kMaxima] = {};
-  // A bound of the threshold needs no more than most scores: it is found while the rest are made.
-  const int pieces = slice.tokens / kPiece;
-  const int send_after = (max((3 * pieces + 3) / 4, pieces - 2) - 1) * kPiece;
-  if (pieces == 0) send_maxima(cluster, maxima, shared);
+  const int sendings = maxima_sendings(cluster);
+  int sent = 0;
 #pragma unroll 1
   for (int done = 0; done < slice.tokens; done += kPiece) {
     PieceWords piece;
@@ -251,7 +271,15 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
       }
     }
     if (!plain) adjust_piece(row, begin, token, scores, stride);
-    if (done == send_after) send_maxima(cluster, maxima, shared);
+    if (sent >> sendings == 0 && done == last_before(slice, sendings, sent)) {
+      send_maxima(cluster, maxima, sent++, shared);
+      clear(maxima);
+    }
+  }
+#pragma unroll 1
+  for (; sent >> sendings == 0; ++sent) {  // there are fewer pieces
+    send_maxima(cluster, maxima, sent, shared);
+    clear(maxima);
   }
 }
 
