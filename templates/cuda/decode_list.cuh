@@ -52,50 +52,97 @@ __device__ __forceinline__ unsigned tokens_reaching(const unsigned char* scores,
   }
 }
 
+/// Tokens that a lane has found to reach a bound: bit i is token `first` + i of the block's slice.
+struct Found {
+  int first;
+  unsigned low, high;
+
+  __device__ __forceinline__ int count() const { return __popc(low) + __popc(high); }
+
+  /// The first of them, which is taken away. There is one.
+  __device__ __forceinline__ int next() {
+    const bool from_low = low != 0;
+    const int token = from_low ? __ffs(static_cast<int>(low)) - 1 : 31 + __ffs(static_cast<int>(high));
+    (from_low ? low : high) &= (from_low ? low : high) - 1;
+    return first + token;
+  }
+};
+
+constexpr int kGroupsOfPiece = kPiece / kTokensPerLane;
+static_assert(kPiece <= 64, "two words of bits");
+
+/// Looks through one of the pieces `reaching` for each lane that has one: lane l has piece `first` + l.
+__device__ __forceinline__ Found find_in_pieces(const unsigned char* scores, int first, unsigned reaching,
+                                                unsigned bound) {
+  Found found = {(first + lane_index()) * kPiece, 0, 0};
+  if ((reaching >> lane_index() & 1u) == 0) return found;
+#pragma unroll 2  // once for all groups, the instructions take longer to come than they save
+  for (int g = 0; g < kGroupsOfPiece; ++g) {
+    const int group = (g + lane_index()) % kGroupsOfPiece;  // neighbouring lanes read from other banks
+    const unsigned mask = tokens_reaching(scores, found.first + group * kTokensPerLane, bound)
+                          << group % 4 * kTokensPerLane;
+    if (group < 4) {
+      found.low |= mask;
+    } else {
+      found.high |= mask;
+    }
+  }
+  return found;
+}
+
+/// Looks through the first few of the pieces `reaching`, all lanes of the warp together, and takes them away.
+__device__ __forceinline__ Found find_together(const unsigned char* scores, int first, unsigned& reaching,
+                                               unsigned bound) {
+  constexpr int kAtOnce = kWarp / kGroupsOfPiece;
+  unsigned rest = reaching;  // less the pieces of earlier lanes
+#pragma unroll
+  for (int i = 1; i < kAtOnce; ++i) {
+    if (lane_index() / kGroupsOfPiece >= i) rest &= rest - 1;
+    reaching &= reaching - 1;
+  }
+  reaching &= reaching - 1;
+  if (rest == 0) return {};
+  const int token = (first + __ffs(static_cast<int>(rest)) - 1) * kPiece +
+                    lane_index() % kGroupsOfPiece * kTokensPerLane;
+  return {token, tokens_reaching(scores, token, bound), 0};
+}
+
 /// Lists the tokens of a part of the block's slice that reach a bound, in order.
 /// @return how many they are, or more than kCandidates: then the list is of no use
 __device__ __forceinline__ unsigned list_candidates(const Shares& shares, const Slice& part,
                                                     const unsigned char* scores, const Score* maxima,
                                                     unsigned bound, Candidate* candidates) {
-  constexpr int kLanes = kPiece / kTokensPerLane, kAtOnce = kWarp / kLanes;  // lanes of a piece, pieces
-  const int pieces = part.tokens / kPiece, first = part.offset / kPiece;
+  constexpr int kFewPieces = 2 * kWarp / kGroupsOfPiece;  // that the warp looks through sooner together
+  const int pieces = part.tokens / kPiece;
   const unsigned most = ~0u >> shares.token_bits();  // that a score can exceed the bound by
   unsigned listed = 0;
   bool cut_off = false;
 #pragma unroll 1
-  for (int start = 0; start < pieces && listed <= kCandidates; start += kWarp) {
-    const int mine = start + lane_index();
-    unsigned reaching = __ballot_sync(kAllLanes, mine < pieces && maxima[first + mine] >= bound);
+  for (int start = 0; start < pieces; start += kWarp) {
+    const int first = part.offset / kPiece + start;
+    const bool has_piece = start + lane_index() < pieces;
+    unsigned reaching = __ballot_sync(kAllLanes, has_piece && maxima[first + lane_index()] >= bound);
 #pragma unroll 1
-    while (reaching != 0 && listed <= kCandidates) {
-      unsigned rest = reaching;  // less the pieces of earlier lanes
-#pragma unroll
-      for (int i = 1; i < kAtOnce; ++i) {
-        if (lane_index() / kLanes >= i) rest &= rest - 1;
-        reaching &= reaching - 1;
+    while (reaching != 0) {
+      Found found;
+      if (__popc(reaching) > kFewPieces) {
+        found = find_in_pieces(scores, first, reaching, bound);
+        reaching = 0;
+      } else {
+        found = find_together(scores, first, reaching, bound);
       }
-      reaching &= reaching - 1;
-      int token = 0;
-      unsigned mask = 0;
-      if (rest != 0) {
-        token = (first + start + __ffs(static_cast<int>(rest)) - 1) * kPiece +
-                lane_index() % kLanes * kTokensPerLane;
-        mask = tokens_reaching(scores, token, bound);
-      }
-      const auto found = static_cast<unsigned>(__popc(mask));
-      const unsigned up_to = inclusive_sum_over_warp(found);
-      unsigned place = listed + up_to - found;
+      const auto count = static_cast<unsigned>(found.count());
+      const unsigned up_to = inclusive_sum_over_warp(count);
+      unsigned place = listed + up_to - count;
+      const unsigned past = place + count;
       listed += __shfl_sync(kAllLanes, up_to, kWarp - 1);
+      if (listed > kCandidates) return kCandidates + 1;
 #pragma unroll 1
-      for (; mask != 0; mask &= mask - 1) {
-        const int reached = token + __ffs(static_cast<int>(mask)) - 1;
-        const unsigned score = load_score(scores, reached);
-        cut_off |= score - bound > most;
-        if (place < kCandidates) {
-          candidates[place] =
-              (score - bound) << shares.token_bits() | static_cast<unsigned>(shares.begin + reached);
-        }
-        ++place;
+      for (; place < past; ++place) {
+        const int token = found.next();
+        const unsigned excess = load_score(scores, token) - bound;
+        cut_off |= excess > most;
+        candidates[place] = excess << shares.token_bits() | static_cast<unsigned>(shares.begin + token);
       }
     }
   }
