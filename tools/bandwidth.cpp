@@ -3,6 +3,7 @@
 #include "tools/bandwidth.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -16,8 +17,15 @@ namespace {
 
 using codegen::Stage;
 
-constexpr std::int64_t kBytes = std::int64_t{512} << 20;
 constexpr std::uint32_t kItems = 2048;  // work items of a pass; each reads one contiguous piece
+
+/// Of the buffer: above 4 times any GPU's L2, and 4 times a CPU's last level, which may be hundreds of MB.
+std::int64_t buffer_bytes(bool cuda) {
+  constexpr std::int64_t kLeast = std::int64_t{512} << 20, kPieces = std::int64_t{kItems} * 4096;
+  if (cuda) return kLeast;
+  const std::int64_t caches = std::int64_t{4} * std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L);
+  return std::max(kLeast, (caches + kPieces - 1) / kPieces * kPieces);
+}
 
 // Both take args.keys and args.count (bytes an item); the sum is stored only if it is a value it never is, so
 // that no compiler drops the loads.
@@ -55,6 +63,7 @@ extern "C" __attribute__((visibility("default"))) void adamas_scan(const adamas_
 
 double measure_bandwidth(const runtime::Device& device) {
   const bool cuda = device.generator().language() == "cuda";
+  const std::int64_t bytes = buffer_bytes(cuda);
   const std::string target = device.targets().front();
   const std::string source =
       std::string(codegen::embedded_template("args.h")) + (cuda ? kCudaSource : kCpuSource);
@@ -67,13 +76,14 @@ double measure_bandwidth(const runtime::Device& device) {
   const auto module = device.load("bandwidth", binary.binary, stages);
 
   const auto release = [&device](void* pointer) { device.release(pointer); };
-  const std::unique_ptr<void, decltype(release)> buffer(device.allocate(kBytes + 64), release);
+  const std::unique_ptr<void, decltype(release)> buffer(
+      device.allocate(static_cast<std::uint64_t>(bytes) + 64), release);
   const std::unique_ptr<void, decltype(release)> sink(device.allocate(64), release);
-  device.clear(buffer.get(), kBytes, nullptr);
+  device.clear(buffer.get(), static_cast<std::uint64_t>(bytes), nullptr);
   adamas_abi::Args args{};
   args.keys = buffer.get();
   args.positions = static_cast<int*>(sink.get());
-  args.count = kBytes / kItems;
+  args.count = bytes / kItems;
   const codegen::Grid grid{.x = kItems, .y = 1, .z = 1, .threads = 256, .shared_bytes = 0};
 
   constexpr int kLaunches = 4, kLeastPasses = 2, kMostPasses = 20;
@@ -88,7 +98,7 @@ double measure_bandwidth(const runtime::Device& device) {
   const int passes = std::clamp(static_cast<int>(kMicroseconds / best), kLeastPasses, kMostPasses);
   for (const double microseconds : recording->replay(passes))
     best = std::min(best, microseconds);
-  return static_cast<double>(kBytes) * kLaunches / best / 1e3;
+  return static_cast<double>(bytes) * kLaunches / best / 1e3;
 }
 
 }  // namespace adamas::tools

@@ -27,8 +27,8 @@ using U8x8 = Vec<u8, 8>;
 
 /// Codes of slots[0..used-1] from their keys: byte j of lane l's code row is rows[j][l]. The other lanes
 /// repeat the first slot.
-ADAMAS_INLINE void code_rows(const Args& args, Slot (&slots)[8], int used, i64 head,
-                             U8x8 (&rows)[kRowBytes]) {
+ADAMAS_NOINLINE void code_rows(const Args& args, Slot (&slots)[8], int used, i64 head,
+                               U8x8 (&rows)[kRowBytes]) {
   for (int lane = used; lane < 8; ++lane)
     slots[lane] = slots[0];
   const Kv::Raw* keys[8];

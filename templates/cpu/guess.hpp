@@ -70,7 +70,7 @@ ADAMAS_FUNCTION void guess_least_keys(const Args& args, const Row& row, i64 head
       const Strip strip = locate_strip(args, row, head, base, next, row.start + row.first,
                                        row.start + row.own + 1, buffer, ignored);
       OrderKey scored[kGroup][64];
-      score_group(args, row, head, strip, scored);
+      score_group(args, row, head, strip, Sums::exact, scored);
       for (int s = 0; s < kSelectionsPerKvHead; ++s) {
         OrderKey* const to = kept_keys(args, row.number, head * kSelectionsPerKvHead + s).keys + i * 64;
         __builtin_memcpy(to, scored[s], sizeof scored[s]);

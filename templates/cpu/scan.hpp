@@ -16,12 +16,23 @@ struct Selections {
   int first, count;
 };
 
+/// What the candidates of these selections take. A distance that stopped at 255 must not become one.
+ADAMAS_INLINE Sums sums_of_candidates(const Args& args, const Row& row, i64 head, Selections selections) {
+  if constexpr (!kMayStop) return Sums::exact;
+  for (int s = selections.first; s < selections.first + selections.count; ++s) {
+    const OrderKey least = key_rule(prepared_query(args, row.number, head * kGroup + s)).least;
+    if (kScoreLimit - int(least) >= 255) return Sums::exact;
+  }
+  return Sums::stop_at_255;
+}
+
 /// Scores what the row sees of a tile and keeps it in one form, all tokens or candidates. False, where there
 /// are too many candidates.
 ADAMAS_FUNCTION bool keep_tile(const Args& args, const Row& row, i64 head, i64 tile, Selections selections,
                                bool whole, u32& status) {
   const i64 begin = row.start + row.first, end = row.start + row.own + 1;  // indexes that the row sees
   const i64 tile_begin = tiles_begin(row) + tile * kScanTile, tile_end = smaller(tile_begin + kScanTile, end);
+  const Sums wanted = whole ? Sums::exact : sums_of_candidates(args, row, head, selections);
   u32 used[kSelectionsPerKvHead] = {};
   ADAMAS_ROLLED
   for (i64 base = larger(tile_begin, begin & ~i64(63)); base < tile_end; base += 64) {
@@ -30,9 +41,9 @@ ADAMAS_FUNCTION bool keep_tile(const Args& args, const Row& row, i64 head, i64 t
         locate_strip(args, row, head, base, base + kStripsAhead * 64, begin, end, buffer, status);
     OrderKey keys[kGroup][64];
     if (kKvHeadScope || selections.count > 1 || kGroup == 1) {
-      score_group(args, row, head, strip, keys);
+      score_group(args, row, head, strip, wanted, keys);
     } else {
-      score_heads<1>(args, row, head, selections.first, strip, keys);
+      score_heads<1>(args, row, head, selections.first, strip, wanted, keys);
     }
     const int lane = static_cast<int>(base - tile_begin);
     const u64 seen = (base < begin ? ~u64(0) << (begin - base) : ~u64(0)) &

@@ -1,7 +1,8 @@
 // A strip: 64 consecutive token indexes of one K/V head, and the order keys of its tokens.
 //
 // A byte row of 64 tokens is loaded once and looked up in the tables of up to four queries. Sums run in bytes
-// for as many rows as cannot overflow with these queries, then move to 16 bits.
+// for as many rows as cannot overflow with these queries, then move to 16 bits. The byte sums of `manhattan`
+// stop at 255: where nobody asks for tokens as far as that, one byte sum takes all rows.
 #pragma once
 
 #include "templates/cpu/prepared.hpp"
@@ -32,7 +33,7 @@ struct Strip {
   const u8* ahead[kTiles];  // the same of a strip to come: fetched while this one is scored, line for line
 };
 
-ADAMAS_INLINE U8x64 byte_row(const Strip& strip, int j) {
+ADAMAS_INLINE U8x64 byte_row(const Strip& strip, i64 j) {
   if constexpr (Strip::kTiles == 1) {
     return load<U8x64>(strip.tile[0] + j * 64);
   } else {
@@ -49,7 +50,7 @@ ADAMAS_INLINE U8x64 byte_row(const Strip& strip, int j) {
 
 /// Fetches byte row j of the strip to come into the caches. One line at a time: requests in bursts would
 /// stall.
-ADAMAS_INLINE void prefetch_row(const Strip& strip, int j) {
+ADAMAS_INLINE void prefetch_row(const Strip& strip, i64 j) {
   ADAMAS_UNROLL
   for (int t = 0; t < Strip::kTiles; ++t)
     __builtin_prefetch(strip.ahead[t] + j * (64 / Strip::kTiles), 0, 3);
@@ -68,14 +69,23 @@ struct WideSums {
   ADAMAS_INLINE U16x32 even(const WideSums& sums) { return sums.all - (sums.odd << 8); }
 };
 
-/// Adds units first .. end - 1 of a strip, whose entries fit in a byte together, to the sums of kQueries
-/// queries.
+/// Whether sums must be exact, or distances of 255 and more may all be 255.
+enum class Sums { exact, stop_at_255 };
+constexpr bool kMayStop = !kDot && kPlanes == 1;
+
+ADAMAS_INLINE U8x64 add_entries(U8x64 sum, U8x64 entries) {
+  if constexpr (kMayStop) return __builtin_elementwise_add_sat(sum, entries);
+  return sum + entries;
+}
+
+/// Adds units first .. end - 1 of a strip, whose entries fit in a byte together (or may stop there), to the
+/// sums of kQueries queries.
 template <int kQueries>
-ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQueries], int first, int end,
+ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQueries], i64 first, i64 end,
                              WideSums (&sums)[kQueries][kPlanes]) {
   U8x64 bytes[kQueries][kPlanes] = {};
   ADAMAS_ROLLED
-  for (int unit = first; unit < end; ++unit) {
+  for (i64 unit = first; unit < end; ++unit) {
     U8x64 rows[kUnitRows], index[kUnitTables];
     ADAMAS_UNROLL
     for (int r = 0; r < kUnitRows; ++r) {
@@ -88,7 +98,8 @@ ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQu
       ADAMAS_UNROLL
       for (int t = 0; t < kUnitTables * kPlanes; ++t) {
         const U8x16 table = load<U8x16>(prepared[q] + (unit * kUnitTables * kPlanes + t) * 16);
-        bytes[q][t % kPlanes] += lookup16(table, index[t / kPlanes]);
+        U8x64& sum = bytes[q][t % kPlanes];
+        sum = add_entries(sum, lookup16(table, index[t / kPlanes]));
       }
     }
   }
@@ -137,16 +148,17 @@ ADAMAS_INLINE void write_keys(const WideSums (&sums)[kPlanes], int offset, Order
 
 /// Order keys [kQueries][64] of a strip.
 template <int kQueries>
-ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries],
+ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)[kQueries], Sums wanted,
                                  OrderKey (*keys)[64]) {
   WideSums sums[kQueries][kPlanes] = {};
-  int units = kUnits;
+  i64 units = kUnits;
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
-    units = smaller(units, load<KeyRule>(prepared[q] + kTableBytes).units);
+    units = smaller(units, i64(load<KeyRule>(prepared[q] + kTableBytes).units));
+  if (kMayStop && wanted == Sums::stop_at_255) units = kUnits;
   ADAMAS_ROLLED
-  for (int unit = 0; unit < kUnits; unit += units)
-    add_units<kQueries>(strip, prepared, unit, smaller(unit + units, kUnits), sums);
+  for (i64 unit = 0; unit < kUnits; unit += units)
+    add_units<kQueries>(strip, prepared, unit, smaller(unit + units, i64(kUnits)), sums);
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
     write_keys(sums[q], load<KeyRule>(prepared[q] + kTableBytes).offset, keys[q]);
@@ -155,11 +167,11 @@ ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)
 /// Order keys of the query heads first .. first + kQueries - 1 of K/V head `head`.
 template <int kQueries>
 ADAMAS_INLINE void score_heads(const Args& args, const Row& row, i64 head, int first, const Strip& strip,
-                               OrderKey (*keys)[64]) {
+                               Sums wanted, OrderKey (*keys)[64]) {
   const u8* prepared[kQueries];
   for (int q = 0; q < kQueries; ++q)
     prepared[q] = prepared_query(args, row.number, head * kGroup + first + q);
-  score_strip<kQueries>(strip, prepared, keys + first);
+  score_strip<kQueries>(strip, prepared, wanted, keys + first);
 }
 
 /// Plain code rows (pages that no tile divides) of 64 tokens, as byte rows.
@@ -219,13 +231,13 @@ ADAMAS_FUNCTION Strip locate_strip(const Args& args, const Row& row, i64 head, i
 }
 
 /// Order keys [selection][64] of a strip for every selection of a K/V head.
-ADAMAS_FUNCTION void score_group(const Args& args, const Row& row, i64 head, const Strip& strip,
+ADAMAS_FUNCTION void score_group(const Args& args, const Row& row, i64 head, const Strip& strip, Sums wanted,
                                  OrderKey (*keys)[64]) {
   constexpr int kRest = kGroup % kQueriesTogether;
   ADAMAS_ROLLED
   for (int first = 0; first + kQueriesTogether <= kGroup; first += kQueriesTogether)
-    score_heads<kQueriesTogether>(args, row, head, first, strip, keys);
-  if constexpr (kRest > 0) score_heads<kRest>(args, row, head, kGroup - kRest, strip, keys);
+    score_heads<kQueriesTogether>(args, row, head, first, strip, wanted, keys);
+  if constexpr (kRest > 0) score_heads<kRest>(args, row, head, kGroup - kRest, strip, wanted, keys);
   if constexpr (kKvHeadScope) {  // the best of the group's query heads
     for (int q = 1; q < kGroup; ++q) {
       ADAMAS_ROLLED

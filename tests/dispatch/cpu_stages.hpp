@@ -17,9 +17,11 @@ struct StageCase {
   int kv_heads = 1;
   oracle::RowKind kind = oracle::RowKind::kNormal;
   bool head_major = false;  ///< K and V as [page, head, token, dim], else [page, token, head, dim]
-  bool packed = false;      ///< contiguous: one array for all sequences
-  bool starts = false;      ///< position 0 lies somewhere inside the sequence's table or row
-  bool bulk = false;        ///< encode a range of slots, uninitialised ones included
+  bool element_aligned =
+      false;            ///< rows of K, V, queries and outputs lie one element further apart than need be
+  bool packed = false;  ///< contiguous: one array for all sequences
+  bool starts = false;  ///< position 0 lies somewhere inside the sequence's table or row
+  bool bulk = false;    ///< encode a range of slots, uninitialised ones included
   bool row_budgets = false;
   std::int64_t dense_below = 0;
   int window = 0;

@@ -1,6 +1,5 @@
 // Memory for tests, of either device. On the CPU every buffer ends at an unreadable page and begins after
-// one, so that a read or write outside faults at once; it starts wherever its size puts it, so element
-// alignment is tested too.
+// one, so that a read or write outside faults at once.
 #pragma once
 
 #include <sys/mman.h>

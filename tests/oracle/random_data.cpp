@@ -33,11 +33,32 @@ double Random::normal() {
   return sum;
 }
 
+namespace {
+
+/// Row `row` of RowKind::kOpposed.
+void opposed_row(Random& random, int64_t row, int64_t dim, Format format, float* to) {
+  constexpr double kScale = 3;
+  Random fixed(1);
+  for (int64_t i = 0; i < dim; ++i) {
+    const double direction = fixed.normal(), noise = random.normal();
+    const double value = row % 64 == 0  ? noise + kScale * direction
+                         : row % 8 == 1 ? noise - kScale * direction
+                                        : noise * kScale;
+    to[i] = round_to(format, static_cast<float>(value));
+  }
+}
+
+}  // namespace
+
 std::vector<float> random_rows(Random& random, RowKind kind, int64_t count, int64_t dim, Format format) {
   std::vector<float> values(static_cast<size_t>(count * dim), 0.0f);
   if (kind == RowKind::kZero) return values;
   for (int64_t row = 0; row < count; ++row) {
     float* first = values.data() + row * dim;
+    if (kind == RowKind::kOpposed) {
+      opposed_row(random, row, dim, format, first);
+      continue;
+    }
     for (int64_t i = 0; i < dim; ++i) {
       if (kind == RowKind::kInteger) {
         first[i] = static_cast<float>(random.integer(-3, 3));
