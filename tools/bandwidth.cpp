@@ -19,12 +19,12 @@ using codegen::Stage;
 
 constexpr std::uint32_t kItems = 2048;  // work items of a pass; each reads one contiguous piece
 
-/// Of the buffer: above 4 times any GPU's L2, and 4 times a CPU's last level, which may be hundreds of MB.
-std::int64_t buffer_bytes(bool cuda) {
+bool is_cuda(const runtime::Device& device) { return device.generator().language() == "cuda"; }
+
+/// Of the buffer, a whole number of pages for each item.
+std::int64_t buffer_bytes(double cold) {
   constexpr std::int64_t kLeast = std::int64_t{512} << 20, kPieces = std::int64_t{kItems} * 4096;
-  if (cuda) return kLeast;
-  const std::int64_t caches = std::int64_t{4} * std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L);
-  return std::max(kLeast, (caches + kPieces - 1) / kPieces * kPieces);
+  return std::max(kLeast, (static_cast<std::int64_t>(cold) + kPieces - 1) / kPieces * kPieces);
 }
 
 // Both take args.keys and args.count (bytes an item); the sum is stored only if it is a value it never is, so
@@ -61,9 +61,15 @@ extern "C" __attribute__((visibility("default"))) void adamas_scan(const adamas_
 
 }  // namespace
 
+double cold_bytes(const runtime::Device& device) {
+  constexpr double kLeast = 256e6;  // 4 times the 50 MB of an H100, and most CPUs' last level
+  if (is_cuda(device)) return kLeast;
+  return std::max(kLeast, 4.0 * static_cast<double>(sysconf(_SC_LEVEL3_CACHE_SIZE)));
+}
+
 double measure_bandwidth(const runtime::Device& device) {
-  const bool cuda = device.generator().language() == "cuda";
-  const std::int64_t bytes = buffer_bytes(cuda);
+  const bool cuda = is_cuda(device);
+  const std::int64_t bytes = buffer_bytes(cold_bytes(device));
   const std::string target = device.targets().front();
   const std::string source =
       std::string(codegen::embedded_template("args.h")) + (cuda ? kCudaSource : kCpuSource);

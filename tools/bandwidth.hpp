@@ -5,6 +5,10 @@
 
 namespace adamas::tools {
 
+/// What must be read between two uses of some data, so that a device's caches hold nothing of it: above 4 times
+/// any GPU's L2, 4 times a CPU's last level, which may be hundreds of MB.
+double cold_bytes(const runtime::Device& device);
+
 /// Gigabytes a second, the best of a few passes over a buffer far larger than the caches. Compiles two small
 /// kernels' worth of source with the device's own compiler. @throws codegen::Error when that is unavailable.
 double measure_bandwidth(const runtime::Device& device);

@@ -121,6 +121,7 @@ int run(const Options& options) {
                              .device = *device,
                              .graphs = cuda,
                              .read_gbps = measure_bandwidth(*device),
+                             .cold_bytes = cold_bytes(*device),
                              .memory_bytes = 1e9 * options.memory_gb.value_or(cuda ? 20 : 2),
                              .launch_ns = cuda ? launch_nanoseconds(*device, stream->get()) : 0};
   if (!options.json) print_header(machine, work);

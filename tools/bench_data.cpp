@@ -17,10 +17,6 @@ namespace {
 using codegen::ElementType;
 using codegen::Error;
 
-// What must be read between two uses of a set, so that nothing of it is left: above 4 times the 50 MB of an
-// H100's L2, and most CPUs' last level. Short sequences would need more sets than there is use for.
-constexpr double kColdBytes = 256e6;
-constexpr int kMostSets = 512;
 
 // Device memory is filled with pieces of a pool: a generator would take longer than the bench.
 constexpr std::int64_t kPoolBytes = std::int64_t{64} << 20, kPieceBytes = std::int64_t{4} << 20;
@@ -222,8 +218,8 @@ BenchLayout lay_out(const codegen::Spec& spec, const BenchShape& shape, bool sca
   return layout;
 }
 
-int rotated_sets(double step_bytes, double set_bytes, double memory_bytes) {
-  const double wanted = 1 + std::ceil(kColdBytes / step_bytes);
+int rotated_sets(double step_bytes, double set_bytes, double cold_bytes, double memory_bytes) {
+  const double wanted = 1 + std::ceil(cold_bytes / step_bytes);
   const double fitting = std::max(1.0, std::floor(memory_bytes / set_bytes));
   return static_cast<int>(std::min({wanted, fitting, static_cast<double>(kMostSets)}));
 }

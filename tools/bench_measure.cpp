@@ -31,9 +31,9 @@ class Problem {
       token_heads += static_cast<double>(seen) * shape.kv_heads * spec.query_rows;
     }
     code_row_bytes = info.code_row_bytes;
-    const double set_bytes =
+    set_bytes =
         dense_bytes(spec, shape.kv_heads, layout_.slots) + static_cast<double>(info.code_bytes);
-    sets = rotated_sets(bytes, set_bytes, machine.memory_bytes);
+    sets = rotated_sets(bytes, set_bytes, machine.cold_bytes, machine.memory_bytes);
     // Whole turns, so that every set is used as often.
     steps = (std::max(machine.graphs ? kGraphSteps : kPassSteps, sets) + sets - 1) / sets * sets;
     data_.emplace(machine.context, machine.device, spec, kernel_, layout_, sets, options.keys);
@@ -73,6 +73,7 @@ class Problem {
   double bytes = 0, all_bytes = 0;  // that a sparse and a dense step must read
   double token_heads = 0;           // tokens x K/V heads that a step scans
   double code_row_bytes = 0;
+  double set_bytes = 0;  // of one cache with its codes
   int sets = 1, steps = 1;
 
  private:
@@ -122,6 +123,7 @@ BenchRow measure_shape(const BenchMachine& machine, const codegen::Spec& spec, c
   row.bytes = problem.bytes;
   row.dense_bytes = problem.all_bytes;
   row.sets = problem.sets;
+  row.set_bytes = problem.set_bytes;
   row.steps = problem.steps;
 
   const auto decode = [&](int step, runtime::Stream stream) {

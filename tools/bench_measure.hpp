@@ -25,6 +25,7 @@ struct BenchMachine {
   const runtime::Device& device;  ///< the context's own
   bool graphs;                    ///< steps are replayed from a CUDA graph
   double read_gbps;               ///< measured
+  double cold_bytes;              ///< read between two uses of a cache, they leave nothing of it: see bandwidth.hpp
   double memory_bytes;            ///< that caches may take together
   double launch_ns;               ///< host time of a launch of an empty kernel; 0 where it is not measured
 };
@@ -58,6 +59,7 @@ struct BenchRow {
   Timing sparse, dense;               // one step
   double bytes = 0, dense_bytes = 0;  // that a step must read
   int sets = 1, steps = 1;            // caches in turn; steps of one replay
+  double set_bytes = 0;               // of one of these caches with its codes
   std::optional<EncodeTiming> encode;
   std::optional<StageTimes> stages;  ///< CPU
   std::optional<HostCost> host;      ///< CUDA

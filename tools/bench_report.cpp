@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 
@@ -45,6 +46,36 @@ void put_timing(ordered_json& object, const std::string& name, const Timing& tim
   object[name] = timing.median;
   object[name + "_p10"] = timing.p10;
   object[name + "_p90"] = timing.p90;
+}
+
+/// How much of what it takes to leave nothing of a cache in the machine's own is read between two uses of it; 1:
+/// all.
+double cold_share(const BenchRow& row, const BenchMachine& machine) {
+  return std::min(1.0, (row.sets - 1) * row.bytes / machine.cold_bytes);
+}
+
+void print_coldness(const std::vector<ReportRow>& rows, const BenchMachine& machine) {
+  double least = 1, memory = 0;
+  for (const auto& [row, reference] : rows) {
+    const double share = cold_share(row, machine);
+    least = std::min(least, share);
+    const double sets = std::min<double>(kMostSets, 1 + std::ceil(machine.cold_bytes / row.bytes));
+    if (share < 1 && row.sets < sets) memory = std::max(memory, row.set_bytes * sets);
+  }
+  if (least == 1) {
+    fmt::print(
+        "Random data; caches in turn, so that a step finds none of its own data in the machine's caches.\n");
+    return;
+  }
+  fmt::print(
+      "Random data; caches in turn, but few: a step may find some of its codes and tokens in the machine's "
+      "caches.\nBetween two uses of a cache {} of the {:.0f} MB are read that leave nothing of it",
+      percent(least), machine.cold_bytes / 1e6);
+  if (memory > 0) {
+    fmt::print("; --memory {:.0f} has room for more.\n", std::ceil(memory / 1e9));
+  } else {
+    fmt::print(": longer sequences read more.\n");
+  }
 }
 
 void print_stages(const std::vector<ReportRow>& rows, const BenchMachine& machine) {
@@ -131,6 +162,7 @@ ordered_json json_of(const BenchRow& row, const BenchMachine& machine,
     object["ratio"] = reference->us / row.sparse.median;
   }
   object["sets"] = row.sets;
+  object["cold"] = cold_share(row, machine);
   object["steps"] = row.steps;
   object["timed_by"] = machine.graphs ? "graph replay, events" : "passes, host clock";
   if (row.encode) {
@@ -246,9 +278,7 @@ void print_report(const std::vector<ReportRow>& rows, const BenchMachine& machin
     fmt::print("ratio      reference us / us; ideal: all K and V of the lengths at the measured bandwidth\n");
   }
   if (!rows.empty() && rows.front().row.stages) print_stages(rows, machine);
-  fmt::print(
-      "Random data; caches in turn, so that a step finds none of its own data in the machine's "
-      "caches.\n");
+  print_coldness(rows, machine);
 }
 
 void print_crossover(const Crossover& crossover, const codegen::Spec& spec, const BenchShape& shape) {

@@ -154,11 +154,12 @@ TEST_CASE("contiguous caches are rows of the capacity, packed where lengths diff
 }
 
 TEST_CASE("as many caches in turn as cold steps need and memory holds") {
-  CHECK(tools::rotated_sets(256e6, 1e9, 20e9) == 2);
-  CHECK(tools::rotated_sets(10e6, 136e6, 20e9) == 27);
-  CHECK(tools::rotated_sets(10e6, 136e6, 1e9) == 7);
-  CHECK(tools::rotated_sets(130e6, 34e9, 20e9) == 1);  // one there must be
-  CHECK(tools::rotated_sets(1e3, 1e3, 20e9) == 512);
+  CHECK(tools::rotated_sets(256e6, 1e9, 256e6, 20e9) == 2);
+  CHECK(tools::rotated_sets(10e6, 136e6, 256e6, 20e9) == 27);
+  CHECK(tools::rotated_sets(10e6, 136e6, 1e9, 20e9) == 101);
+  CHECK(tools::rotated_sets(10e6, 136e6, 256e6, 1e9) == 7);
+  CHECK(tools::rotated_sets(130e6, 34e9, 256e6, 20e9) == 1);  // one there must be
+  CHECK(tools::rotated_sets(1e3, 1e3, 256e6, 20e9) == 512);
 }
 
 TEST_CASE("dense_below is where the two times meet") {

@@ -204,6 +204,8 @@ TEST_CASE("bench prints one object for each shape and budget") {
     CHECK(line.at("reference") == (i >= 2 ? "ideal" : "cudnn packed"));
     CHECK(line.at("tokens_total") == (i >= 2 ? 350 : 600));
     CHECK(line.at("sets") >= 1);
+    CHECK(number("cold") >= 0);
+    CHECK(number("cold") < 1);  // a MB cannot leave a cache cold
     CHECK_FALSE(line.contains("host_ns"));  // a call's host time is its whole time
   }
   // K and V of all tokens, 2 heads of 64 halves each.
@@ -256,7 +258,7 @@ TEST_CASE("bench shows people a table with every column that was asked for") {
   CAPTURE(outcome.err);
   CHECK(outcome.exit_code == 0);
   for (const char* column : {"tokens", "roofline", "dense us", "encode GB/s", "append us", "ratio", "50..300",
-                             "ideal", "scan ns", "scan GB/s", "attend us"})
+                             "ideal", "scan ns", "scan GB/s", "attend us", "--memory 1 has room for more"})
     CHECK(outcome.out.find(column) != std::string::npos);
   CHECK(adamas_cli({"bench", "--memory", "0"}).exit_code == 2);
 }

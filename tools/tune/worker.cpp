@@ -17,6 +17,7 @@
 #include "codegen/error.hpp"
 #include "codegen/spec.hpp"
 #include "runtime/numbers.hpp"
+#include "tools/bandwidth.hpp"
 #include "tools/bench_data.hpp"
 #include "tools/bench_shapes.hpp"
 #include "tools/cli.hpp"
@@ -75,7 +76,7 @@ class Bench {
     }
     dense_ = request.value("dense", false);
     if (dense_) bytes_ = all;
-    const int sets = rotated_sets(bytes_, all + static_cast<double>(info.code_bytes),
+    const int sets = rotated_sets(bytes_, all + static_cast<double>(info.code_bytes), cold_bytes(*device_),
                                   request.at("memory_bytes").get<double>());
     steps_ = (std::max(kSteps, sets) + sets - 1) / sets * sets;
     data_.emplace(context_, *device_, spec_, first_, layout_, sets, KeyPattern::random);
