@@ -146,6 +146,13 @@ TEST_CASE("cuda: grids cover the work, and say so when a launch cannot") {
   covers(Stage::merge, 1, 20, 6);
   // Keys whose words are not a power of two are encoded one after the other: 16 slots a block.
   CHECK(cuda.grid(Stage::encode, Spec::parse("head_dim=80"), tuning, shape).x == 5);
+  // Where the device is known, no more blocks than run at once: 4 a multiprocessor, one at least.
+  const auto encode_blocks = [&](int kv_heads, std::int64_t slots) {
+    return cuda.grid(Stage::encode, spec, tuning, {.kv_heads = kv_heads, .slots = slots, .processors = 10}).x;
+  };
+  CHECK(encode_blocks(5, 65) == 2);
+  CHECK(encode_blocks(5, 1 << 20) == 8);
+  CHECK(encode_blocks(100, 1 << 20) == 1);
   CHECK(cuda.grid(Stage::attend, spec, tuning, {.batch = 1, .kv_heads = 1, .chunks = 4}).x == 4);
   CHECK(cuda.grid(Stage::attend, spec, tuning, shape).shared_bytes == cuda_attend_shared_bytes(spec, tuning));
   CHECK(cuda.grid(Stage::scan, spec, tuning, shape).threads == 128);
