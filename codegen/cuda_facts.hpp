@@ -12,20 +12,20 @@ namespace adamas::codegen {
 
 struct CudaFacts {
   Facts facts;
-  int words;               ///< 32-bit words of one bit plane of a vector
-  int query_planes;        ///< bit planes of a prepared query
-  int prepared_bytes;      ///< of one prepared query, a multiple of 64
-  int words_at_once;       ///< words of a plane that the scan keeps in registers
-  int rotate_scratch;      ///< floats of shared memory a warp needs to rotate a vector; 1 if none
-  int lane_elements;       ///< of a key that encode keeps in a lane, see templates/cuda/encode_lanes.cuh; 0: it does not
-  int slots_per_warp;      ///< that a warp of encode, export and import works through at once
-  int encode_blocks;       ///< of encode that a multiprocessor has registers for
+  int words;                ///< 32-bit words of one bit plane of a vector
+  int query_planes;         ///< bit planes of a prepared query
+  int prepared_bytes;       ///< of one prepared query, a multiple of 64
+  int words_at_once;        ///< words of a plane that the scan keeps in registers
+  int rotate_scratch;       ///< floats of shared memory a warp needs to rotate a vector; 1 if none
+  int lane_elements;        ///< of a key, see templates/cuda/encode_lanes.cuh; 0: keys are encoded in turn
+  int slots_per_warp;       ///< that a warp of encode, export and import works through at once
+  int encode_blocks;        ///< of encode that a multiprocessor has registers for
   int encode_shared_bytes;  ///< that a block of encode copies keys to
-  int list_heads;          ///< query heads that share a list
-  int list_passes;         ///< in which they are attended to
-  int list_heads_at_once;  ///< of each pass
-  int digits;              ///< radix passes of the selection
-  int digit_bits;          ///< of one digit of an order key
+  int list_heads;           ///< query heads that share a list
+  int list_passes;          ///< in which they are attended to
+  int list_heads_at_once;   ///< of each pass
+  int digits;               ///< radix passes of the selection
+  int digit_bits;           ///< of one digit of an order key
 };
 CudaFacts cuda_facts_of(const Spec&);
 

@@ -124,6 +124,7 @@ std::string rotate(const Spec& spec) {
     if (line != "   ") text += line + "\n";
     text += "};\n";
   }
+  text += fmt::format("\ninline constexpr float kHadamardNorm = {:a}f;\n", factors.norm);
   text += fmt::format(
       "\n/// Orthonormal Hadamard transform of size {} = {} * 2^{} of each of the {} blocks of a vector.\n",
       spec.hadamard, factors.order, factors.log2, spec.head_dim / spec.hadamard);
@@ -136,10 +137,10 @@ std::string rotate(const Spec& spec) {
     text += fmt::format("  mix<{}, {}, kHeadDim>(x, kHadamardSigns, scratch);\n", factors.order,
                         1 << factors.log2);
   }
-  text += fmt::format("  scale(x, {:a}f);\n}}\n", factors.norm);
-  text += fmt::format("\ninline constexpr float kHadamardNorm = {:a}f;\n", factors.norm);
+  text += "  scale(x, kHadamardNorm);\n}\n";
   text +=
-      "\n/// The same of vectors that lie in lanes, where kKeysInLanes, but for the product with kHadamardNorm: "
+      "\n/// The same of vectors that lie in lanes, where kKeysInLanes, but for the product with "
+      "kHadamardNorm: "
       "radix-2\n/// stages alone.\n"
       "__device__ __forceinline__ void rotate_in_lanes(float (&x)[kLaneElements]) {\n";
   for (int k = 0; k < factors.log2; ++k) {

@@ -5,8 +5,8 @@
 
 namespace adamas::tools {
 
-/// What must be read between two uses of some data, so that a device's caches hold nothing of it: above 4 times
-/// any GPU's L2, 4 times a CPU's last level, which may be hundreds of MB.
+/// What must be read between two uses of some data, so that a device's caches hold nothing of it: above 4
+/// times the L2 of an H100, 4 times the last level of a CPU, which may be hundreds of MB.
 double cold_bytes(const runtime::Device& device);
 
 /// Gigabytes a second, the best of a few passes over a buffer far larger than the caches. Compiles two small

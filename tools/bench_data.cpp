@@ -17,6 +17,7 @@ namespace {
 using codegen::ElementType;
 using codegen::Error;
 
+constexpr int kMostSets = 512;  // short sequences would need more than there is use for
 
 // Device memory is filled with pieces of a pool: a generator would take longer than the bench.
 constexpr std::int64_t kPoolBytes = std::int64_t{64} << 20, kPieceBytes = std::int64_t{4} << 20;

@@ -38,8 +38,6 @@ struct BenchLayout {
 /// @param scattered  pages in a fixed random order, as in an engine that has been running for a while
 BenchLayout lay_out(const codegen::Spec&, const BenchShape&, bool scattered);
 
-constexpr int kMostSets = 512;  ///< short sequences would need more than there is use for
-
 /// Caches that a step must rotate over until its own data has left the machine's caches, at most what fits.
 /// @param step_bytes  read by one step
 /// @param set_bytes   of one cache with its codes

@@ -31,8 +31,7 @@ class Problem {
       token_heads += static_cast<double>(seen) * shape.kv_heads * spec.query_rows;
     }
     code_row_bytes = info.code_row_bytes;
-    set_bytes =
-        dense_bytes(spec, shape.kv_heads, layout_.slots) + static_cast<double>(info.code_bytes);
+    set_bytes = dense_bytes(spec, shape.kv_heads, layout_.slots) + static_cast<double>(info.code_bytes);
     sets = rotated_sets(bytes, set_bytes, machine.cold_bytes, machine.memory_bytes);
     // Whole turns, so that every set is used as often.
     steps = (std::max(machine.graphs ? kGraphSteps : kPassSteps, sets) + sets - 1) / sets * sets;

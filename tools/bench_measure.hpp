@@ -25,9 +25,9 @@ struct BenchMachine {
   const runtime::Device& device;  ///< the context's own
   bool graphs;                    ///< steps are replayed from a CUDA graph
   double read_gbps;               ///< measured
-  double cold_bytes;              ///< read between two uses of a cache, they leave nothing of it: see bandwidth.hpp
-  double memory_bytes;            ///< that caches may take together
-  double launch_ns;               ///< host time of a launch of an empty kernel; 0 where it is not measured
+  double cold_bytes;    ///< read between two uses of a cache, they leave nothing of it: see bandwidth.hpp
+  double memory_bytes;  ///< that caches may take together
+  double launch_ns;     ///< host time of a launch of an empty kernel; 0 where it is not measured
 };
 
 struct BenchOptions {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 #include "codegen/error.hpp"
 #include "tools/cli.hpp"
@@ -48,8 +49,8 @@ void put_timing(ordered_json& object, const std::string& name, const Timing& tim
   object[name + "_p90"] = timing.p90;
 }
 
-/// How much of what it takes to leave nothing of a cache in the machine's own is read between two uses of it; 1:
-/// all.
+/// How much of what it takes to leave nothing of a cache in the machine's own is read between two uses of it;
+/// 1: all.
 double cold_share(const BenchRow& row, const BenchMachine& machine) {
   return std::min(1.0, (row.sets - 1) * row.bytes / machine.cold_bytes);
 }
@@ -57,10 +58,10 @@ double cold_share(const BenchRow& row, const BenchMachine& machine) {
 void print_coldness(const std::vector<ReportRow>& rows, const BenchMachine& machine) {
   double least = 1, memory = 0;
   for (const auto& [row, reference] : rows) {
-    const double share = cold_share(row, machine);
-    least = std::min(least, share);
-    const double sets = std::min<double>(kMostSets, 1 + std::ceil(machine.cold_bytes / row.bytes));
-    if (share < 1 && row.sets < sets) memory = std::max(memory, row.set_bytes * sets);
+    least = std::min(least, cold_share(row, machine));
+    const int sets =
+        rotated_sets(row.bytes, row.set_bytes, machine.cold_bytes, std::numeric_limits<double>::infinity());
+    if (row.sets < sets) memory = std::max(memory, row.set_bytes * sets);
   }
   if (least == 1) {
     fmt::print(

@@ -8,8 +8,6 @@
 
 namespace adamas_cuda {
 
-constexpr int kEncodeWarps = kEncodeThreads / kWarp;
-
 constexpr int kLanesOfKey = kKeysInLanes ? kHeadDim / kLaneElements : 1;
 constexpr int kLaneWords = kLaneElements / kWarp;
 constexpr int kLaneVectors = kLaneElements / 8;
@@ -26,20 +24,6 @@ static_assert(!kKeysInLanes || kEncodeWarps * kLaneStages * kStageBytes == kEnco
               "the generator and the template disagree about shared memory");
 
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
-
-/// First item of this warp in a call over slots.
-__device__ __forceinline__ i64 first_item() {
-  return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
-}
-
-/// Place of a key of the call: of an item whose page has memory.
-__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
-  Place place = place_of_item(args, item, status);
-  if constexpr (kPointers) {
-    if (place.page >= 0 && __ldg(args.page_addresses + place.page) == 0) place.page = -1;
-  }
-  return place;
-}
 
 /// The float after `value`; a NaN after infinity.
 __device__ __forceinline__ float next_above(float value) {

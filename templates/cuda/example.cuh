@@ -80,6 +80,8 @@ static_assert(sizeof(PreparedQuery) <= kPreparedBytes, "a prepared query outgrow
 static_assert(kKeyForced >> (kDigits * kDigitBits) == 0, "order keys have more digits than are searched");
 static_assert(kKeyForced <= static_cast<OrderKey>(-1), "order keys do not fit their type");
 
+inline constexpr float kHadamardNorm = 0x1.6a09e6p-4f;
+
 /// Orthonormal Hadamard transform of size 128 = 1 * 2^7 of each of the 1 blocks of a vector.
 __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   butterfly<1>(x);
@@ -89,10 +91,8 @@ __device__ __forceinline__ void rotate(float (&x)[kWords], float*) {
   butterfly<16>(x);
   butterfly<32>(x);
   butterfly<64>(x);
-  scale(x, 0x1.6a09e6p-4f);
+  scale(x, kHadamardNorm);
 }
-
-inline constexpr float kHadamardNorm = 0x1.6a09e6p-4f;
 
 /// The same of vectors that lie in lanes, where kKeysInLanes, but for the product with kHadamardNorm: radix-2
 /// stages alone.

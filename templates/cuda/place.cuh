@@ -178,6 +178,15 @@ __device__ __forceinline__ int slot_of(const Args& args, Place place) {
   return static_cast<int>(place.page * page_tokens(args) + place.token);
 }
 
+// ---- encode, export, import and check: calls over slots
+
+constexpr int kEncodeWarps = kEncodeThreads / kWarp;
+
+/// First item of this warp in a call over slots.
+__device__ __forceinline__ i64 first_item() {
+  return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
+}
+
 /// Place of item `item` of an encode, export or import call. Negative slots are nowhere; so are slots beyond
 /// the cache, with kBadSlot in `status`.
 __device__ __forceinline__ Place place_of_item(const Args& args, i64 item, unsigned& status) {
@@ -190,6 +199,15 @@ __device__ __forceinline__ Place place_of_item(const Args& args, i64 item, unsig
     return {-1, 0};
   }
   return {static_cast<int>(page), static_cast<int>(slot - page * page_tokens(args))};
+}
+
+/// Place of a key of the call: of an item whose page has memory.
+__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
+  Place place = place_of_item(args, item, status);
+  if constexpr (kPointers) {
+    if (place.page >= 0 && __ldg(args.page_addresses + place.page) == 0) place.page = -1;
+  }
+  return place;
 }
 
 }  // namespace adamas_cuda

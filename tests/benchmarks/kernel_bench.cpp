@@ -43,7 +43,9 @@ struct Problem {
         layout(tools::lay_out(spec, shape, false)),
         kernel(context().prepare(spec.text(), layout.capacity)),
         info(kernel.info()),
-        sets(cold ? std::max(2, tools::rotated_sets(code_bytes(), set_bytes(), tools::cold_bytes(device()), kMemoryBytes)) : 1),
+        sets(cold ? std::max(2, tools::rotated_sets(code_bytes(), set_bytes(), tools::cold_bytes(device()),
+                                                    kMemoryBytes))
+                  : 1),
         data(context(), device(), spec, kernel, layout, sets, tools::KeyPattern::random),
         plan(kernel.plan({.batch = 1, .dense_below = 0})),
         workspace(context().allocate<std::byte>(plan.info().workspace_bytes)) {}

@@ -14,7 +14,8 @@ enum class RowKind {
   kInteger,   ///< integers -3..3: after the rotation halves and ties are common
   kAllEqual,  ///< every row the same Gaussian vector, so that all scores tie
   kZero,      ///< all zero
-  kOpposed,   ///< unrelated, near one fixed vector (a row of 64) or near its opposite (of 8): scores of all sizes
+  kOpposed,   ///< unrelated, near one fixed vector (a row of 64) or near its opposite (of 8): scores of all
+              ///< sizes
   kSpecial,   ///< Gaussian with a NaN, +inf or -inf in about one row of four, and a zero row now and then
 };
 

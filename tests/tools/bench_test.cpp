@@ -205,7 +205,7 @@ TEST_CASE("bench prints one object for each shape and budget") {
     CHECK(line.at("tokens_total") == (i >= 2 ? 350 : 600));
     CHECK(line.at("sets") >= 1);
     CHECK(number("cold") >= 0);
-    CHECK(number("cold") < 1);  // a MB cannot leave a cache cold
+    CHECK(number("cold") < 1);              // a MB cannot leave a cache cold
     CHECK_FALSE(line.contains("host_ns"));  // a call's host time is its whole time
   }
   // K and V of all tokens, 2 heads of 64 halves each.

@@ -171,7 +171,8 @@ TEST_CASE("a choice is recorded beside what the default took in the same rounds"
   const auto entry = tools::entry_of(subject(), drifted);
   CHECK(entry.us == 10);
   CHECK(entry.default_us == 20);
-  CHECK(contains(tools::tuning_report({{subject(), {}, {drifted}}}), "<td>20.00</td><td>10.00</td><td>2.000x</td>"));
+  CHECK(contains(tools::tuning_report({{subject(), {}, {drifted}}}),
+                 "<td>20.00</td><td>10.00</td><td>2.000x</td>"));
   drifted.best = 0;
   CHECK(tools::entry_of(subject(), drifted).default_us == 8);
 }
