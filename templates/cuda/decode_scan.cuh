@@ -144,9 +144,9 @@ __device__ __forceinline__ void adjust_piece(const Row& row, int first, int toke
   }
 }
 
-/// Words of maxima that a warp sends for a selection: all 8 several times where few warps scan a row, each time
-/// of other tokens; once, or fewer of them, where the cluster has many warps. The more there are, the closer is
-/// the bound. A power of two, as rows share them out.
+/// Words of maxima that a warp sends for a selection: all 8 several times where few warps scan a row, each
+/// time of other tokens; once, or fewer of them, where the cluster has many warps. The more there are, the
+/// closer is the bound. A power of two, as rows share them out.
 constexpr int kMostSendings = 4;
 static_assert((kDecodeWarps & (kDecodeWarps - 1)) == 0 && (kMaximaWords & (kMaximaWords - 1)) == 0,
               "warps and words of maxima are powers of two");
@@ -212,11 +212,9 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
                                            DecodeShared& shared, unsigned char* scores, int capacity,
                                            CodeStream& stream, unsigned& status) {
   const int stride = score_bytes(capacity);
-  RoundColumns columns[kRounds];
-#pragma unroll
-  for (int round = 0; round < kRounds; ++round) {
-    load_columns(shared, round, columns[round]);
-  }
+  // Of several rounds, each loads its own anew: they would take too many registers.
+  RoundColumns columns;
+  if (kRounds == 1) load_columns(shared, 0, columns);
   const MatrixRows rows = matrix_rows();
   constexpr int kMaxima = kSelections == 1 ? 1 : kRounds;
   Maximum maxima[kMaxima] = {};
@@ -232,9 +230,10 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
     // A bound may do without other pieces, and must do without tokens that are not seen.
     const bool plain = begin >= max(row.first, kSink) && begin + kPiece - 1 <= row.own - kRecent;
     LaneScores best = {};
-#pragma unroll
+#pragma unroll kSharedList ? 1 : kRounds
     for (int round = 0; round < kRounds; ++round) {
-      LaneScores lane = score_piece(piece, columns[round]);
+      if (kRounds > 1) load_columns(shared, round, columns);
+      LaneScores lane = score_piece(piece, columns);
       if constexpr (kSharedList) {
 #pragma unroll
         for (int word = 0; word < kScoreWords; ++word) {
