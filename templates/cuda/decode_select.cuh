@@ -12,31 +12,67 @@ namespace adamas_cuda {
 /// Whether a search goes on after a histogram.
 __device__ __forceinline__ bool is_open(const Search& search) { return search.top - search.lowest > 1; }
 
-__device__ __forceinline__ void count_score(const Search& search, unsigned score, unsigned* bins) {
-  if (score < search.lowest || score >= search.top) return;
-  atomicAdd(&bins[min((score - search.lowest) >> search.shift, kBins - 1u)], 1u);
-}
-
 /// Which token of the block's slice a candidate is.
 __device__ __forceinline__ int token_of(const Shares& shares, Candidate candidate) {
   return static_cast<int>(candidate & ((1u << shares.token_bits()) - 1)) - shares.begin;
+}
+
+/// A lane's tokens that go to the same bin one after the other, as ties do. They are added to it together, as
+/// additions to one bin take turns.
+struct BinCount {
+  unsigned bin, tokens;
+
+  __device__ __forceinline__ void add(const Search& search, unsigned score, unsigned amount, unsigned* bins) {
+    if (score < search.lowest || score >= search.top) return;
+    const unsigned of_score = min((score - search.lowest) >> search.shift, kBins - 1u);
+    if (of_score != bin) {
+      flush(bins);
+      bin = of_score, tokens = 0;
+    }
+    tokens += amount;
+  }
+  __device__ __forceinline__ void flush(unsigned* bins) const {
+    if (tokens != 0) atomicAdd(&bins[bin], tokens);
+  }
+};
+
+/// Whether eight neighbouring scores are all `score`.
+__device__ __forceinline__ bool all_are(const unsigned char* scores, int token, unsigned score) {
+  constexpr int kVectors = kTokensPerLane * static_cast<int>(sizeof(Score)) / 16;
+  const auto* const vectors = reinterpret_cast<const uint4*>(scores + token * sizeof(Score));
+  const unsigned word = kNarrowScores ? score * 0x10001u : score;
+  unsigned different = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const uint4 words = vectors[v];
+    different |= (words.x ^ word) | (words.y ^ word) | (words.z ^ word) | (words.w ^ word);
+  }
+  return different == 0;
 }
 
 /// Counts the scores of a warp's slice in the search's histogram.
 __device__ __forceinline__ void count_scores(const Shares& shares, const Slice& slice,
                                              const unsigned char* scores, const Search& search,
                                              unsigned* bins, const Candidate* candidates, unsigned listed) {
+  BinCount count = {};
   if (listed <= kCandidates) {
 #pragma unroll 1
     for (unsigned i = lane_index(); i < listed; i += kWarp) {
-      count_score(search, load_score(scores, token_of(shares, candidates[i])), bins);
+      count.add(search, load_score(scores, token_of(shares, candidates[i])), 1, bins);
     }
-    return;
-  }
+  } else {
 #pragma unroll 1
-  for (int token = lane_index(); token < slice.tokens; token += kWarp) {
-    count_score(search, load_score(scores, slice.offset + token), bins);
+    for (int token = lane_index() * kTokensPerLane; token < slice.tokens; token += kWarp * kTokensPerLane) {
+      const int first = slice.offset + token;
+      const unsigned score = load_score(scores, first);
+      const int alike = all_are(scores, first, score) ? kTokensPerLane : 1;
+#pragma unroll 1
+      for (int i = 0; i < kTokensPerLane; i += alike) {
+        count.add(search, load_score(scores, first + i), static_cast<unsigned>(alike), bins);
+      }
+    }
   }
+  count.flush(bins);
 }
 
 /// Sends this block's histograms to every block. Counts beyond the budget are cut off: they say enough.
@@ -250,7 +286,10 @@ __device__ __forceinline__ void send_selected(const Args& args, const Cluster& c
     const unsigned up_to = inclusive_sum_over_warp(mine);
     const unsigned earlier = before + up_to - mine;
     unsigned above = earlier & kAboveMask, equal = earlier >> kEqualBit;
-    before += __shfl_sync(kAllLanes, up_to, kWarp - 1);
+    const unsigned all = __shfl_sync(kAllLanes, up_to, kWarp - 1);
+    before += all;
+    // Of ties, few are late enough.
+    if ((all & kAboveMask) == 0 && before >> kEqualBit <= skipped) continue;
     if (mine == 0) continue;
 #pragma unroll 1
     for (int i = 0; i < kTokensPerLane; ++i) {
