@@ -6,18 +6,25 @@
 
 namespace adamas_cuda {
 
-/// How many of a lane's maxima reach a score; summed over the warp.
-__device__ __forceinline__ int count_maxima(const Maximum (&maxima)[kMaximaWords / kWarp], unsigned score) {
-  unsigned counts = 0;
+/// How many of a warp's maxima reach each of kScores scores.
+template <int kScores>
+__device__ __forceinline__ void count_maxima(const Maximum (&maxima)[kMaximaWords / kWarp],
+                                             const unsigned (&scores)[kScores], int (&reaching)[kScores]) {
 #pragma unroll
-  for (const Maximum maximum : maxima) {
-    if constexpr (kNarrowScores) {  // both halves at once: bit 15 survives where the half is not below
-      counts += (((maximum | 0x80008000u) - score * 0x10001u) & 0x80008000u) >> 15;
-    } else {
-      counts += maximum >= score;
+  for (int s = 0; s < kScores; ++s) {
+    unsigned counts = 0;
+    const unsigned both = scores[s] * 0x10001u;
+#pragma unroll
+    for (const Maximum maximum : maxima) {
+      if constexpr (kNarrowScores) {  // both halves at once: bit 15 survives where the half is not below
+        counts += (((maximum | 0x80008000u) - both) & 0x80008000u) >> 15;
+      } else {
+        counts += maximum >= scores[s];
+      }
     }
+    reaching[s] =
+        sum_over_warp(static_cast<int>(kNarrowScores ? (counts & 0xffffu) + (counts >> 16) : counts));
   }
-  return sum_over_warp(static_cast<int>(kNarrowScores ? (counts & 0xffffu) + (counts >> 16) : counts));
 }
 
 /// Begins the search for one selection's threshold. By one warp.
@@ -42,16 +49,25 @@ __device__ __forceinline__ void bound_threshold(const Cluster& cluster, int sele
   // will do.
   unsigned reached = 0, missed = most + 1;
   const int enough = wanted + wanted / 8;
-  int reaching = most == 0 ? 0 : count_maxima(maxima, least);
-  if (reaching >= wanted) reached = least;
+  int reaching[1];
+  count_maxima<1>(maxima, {least}, reaching);
+  int best = most == 0 ? 0 : reaching[0];
+  if (best >= wanted) reached = least;
+    // A step is as long as its instructions wait for each other: three scores cost little more than one.
 #pragma unroll 1
-  while (reached != 0 && reaching > enough && missed - reached > 1) {
-    const unsigned middle = (reached + missed) / 2;
-    const int count = count_maxima(maxima, middle);
-    if (count >= wanted) {
-      reached = middle, reaching = count;
-    } else {
-      missed = middle;
+  while (reached != 0 && best > enough && missed - reached > 1) {
+    const unsigned quarter = max((missed - reached) / 4, 1u);
+    const unsigned scores[3] = {reached + quarter, min(reached + 2 * quarter, missed - 1),
+                                min(reached + 3 * quarter, missed - 1)};
+    int counts[3];
+    count_maxima(maxima, scores, counts);
+#pragma unroll
+    for (int s = 2; s >= 0; --s) {
+      if (counts[s] < wanted) missed = scores[s];
+    }
+#pragma unroll
+    for (int s = 0; s < 3; ++s) {
+      if (counts[s] >= wanted) reached = scores[s], best = counts[s];
     }
   }
   if (lane_index() == 0) {

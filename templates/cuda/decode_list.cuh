@@ -102,8 +102,8 @@ __device__ __forceinline__ Found find_together(const unsigned char* scores, int 
   }
   reaching &= reaching - 1;
   if (rest == 0) return {};
-  const int token = (first + __ffs(static_cast<int>(rest)) - 1) * kPiece +
-                    lane_index() % kGroupsOfPiece * kTokensPerLane;
+  const int token =
+      (first + __ffs(static_cast<int>(rest)) - 1) * kPiece + lane_index() % kGroupsOfPiece * kTokensPerLane;
   return {token, tokens_reaching(scores, token, bound), 0};
 }
 
@@ -326,14 +326,14 @@ __device__ __forceinline__ Threshold find_threshold(const Cluster& cluster, cons
   return threshold;
 }
 
-/// Brings a list's candidates together by position, with their list entries. Warp `warp` of `warps` has
-/// numbers warp, warp + warps, ...
+/// Brings a list's candidates together by position, with their list entries: 32 a warp, so that the warps
+/// that have none leave the processor to the others.
 __device__ __forceinline__ void look_up_entries(const Cluster& cluster, const Places& places,
                                                 const Shares& shares, int selection, const Counts& counts,
                                                 int warp, int warps, DecodeShared& shared, unsigned& status) {
   const auto step = static_cast<unsigned>(warps * kWarp);
 #pragma unroll 1
-  for (unsigned i = static_cast<unsigned>(lane_index() * warps + warp); i < counts.total; i += step) {
+  for (auto i = static_cast<unsigned>(warp * kWarp + lane_index()); i < counts.total; i += step) {
     const Candidate candidate = candidate_of(cluster, selection, counts, i, shared);
     shared.maxima[selection][i] = candidate;
     shared.entries[selection][i] = list_entry(places, position_of(shares, candidate), status);
@@ -349,23 +349,26 @@ __device__ __forceinline__ void store_entries(const Args& args, const Places& pl
                                               int past_item, const DecodeShared& shared, int* out,
                                               unsigned& status) {
   const Threshold threshold = shared.thresholds[selection];
-  const unsigned earlier = (1u << lane_index()) - 1;
-  int above = 0, equal = 0;  // of those before
-  unsigned all_above = 0, all_equal = 0;
-  Candidate candidate = 0;
-#pragma unroll 1
-  for (int g = 0; g <= group; ++g) {
-    above += __popc(all_above), equal += __popc(all_equal);
-    const int number = g * kWarp + lane_index();
-    candidate = shared.maxima[selection][number];
-    const unsigned excess = excess_of(shares, candidate);
-    all_above = __ballot_sync(kAllLanes, number < total && excess > threshold.excess);
-    all_equal = __ballot_sync(kAllLanes, number < total && excess == threshold.excess);
+  const Candidate* const candidates = shared.maxima[selection];
+  // Of group `lane`: which of its candidates are better than the threshold, and which equal it.
+  unsigned are_above = 0, are_equal = 0;
+#pragma unroll
+  for (int g = 0; g < kMostCandidates / kWarp; ++g) {
+    const unsigned excess = excess_of(shares, candidates[g * kWarp + lane_index()]);
+    const bool exists = g * kWarp + lane_index() < total;
+    const unsigned above = __ballot_sync(kAllLanes, exists && excess > threshold.excess);
+    const unsigned equal = __ballot_sync(kAllLanes, exists && excess == threshold.excess);
+    if (lane_index() == g) are_above = above, are_equal = equal;
   }
-  above += __popc(all_above & earlier), equal += __popc(all_equal & earlier);
-  const bool chosen = (all_above >> lane_index() & 1u) != 0 ||
-                      ((all_equal >> lane_index() & 1u) != 0 && equal >= threshold.skipped);
-  if (!chosen) return;
+  const int before = sum_over_warp(lane_index() < group ? __popc(are_above) | __popc(are_equal) << 16 : 0);
+  are_above = __shfl_sync(kAllLanes, are_above, group), are_equal = __shfl_sync(kAllLanes, are_equal, group);
+  const unsigned earlier = (1u << lane_index()) - 1;
+  const int above = (before & 0xffff) + __popc(are_above & earlier);
+  const int equal = (before >> 16) + __popc(are_equal & earlier);
+  const bool is_above = (are_above >> lane_index() & 1u) != 0,
+             is_equal = (are_equal >> lane_index() & 1u) != 0;
+  if (!is_above && !(is_equal && equal >= threshold.skipped)) return;
+  const Candidate candidate = candidates[group * kWarp + lane_index()];
   const int number = above + max(equal - threshold.skipped, 0);
   const unsigned entry = shared.entries[selection][group * kWarp + lane_index()];
   const int place = (selection * kChunksPerList - first_item) * kChunk + number;

@@ -15,6 +15,15 @@ __device__ __forceinline__ bool all_finite(const float (&x)[kWords]) {
   return __all_sync(kAllLanes, finite) != 0;
 }
 
+/// x / y as IEEE arithmetic rounds it (Markstein 1990), without a branch for exponents at the ends of their
+/// range: for 2^-90 < y < 2^90, and a quotient that is below 2^20 and matters only where it is no subnormal.
+/// @param inverse  1 / y, to within a unit in the last place
+__device__ __forceinline__ float quotient(float x, float y, float inverse) {
+  float quotient = __fmul_rn(x, inverse);
+  quotient = __fmaf_rn(__fmaf_rn(-y, quotient, x), inverse, quotient);
+  return __fmaf_rn(__fmaf_rn(-y, quotient, x), inverse, quotient);
+}
+
 /// dot: integers -kQueryMax..kQueryMax of a finite rotated query; all 0 when its step is 0.
 __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&integers)[kWords]) {
   float largest = 0.0f;
@@ -25,11 +34,15 @@ __device__ __forceinline__ void quantize(const float (&rotated)[kWords], int (&i
   // Magnitudes of numbers are in the order of their bits.
   largest = __uint_as_float(__reduce_max_sync(kAllLanes, __float_as_uint(largest)));
   const float step = __fdiv_rn(largest, static_cast<float>(kQueryMax));
+  // Powers of two change no quotient that is rounded to a whole number.
+  const float factor = step < 0x1p-60f ? 0x1p64f : step > 0x1p60f ? 0x1p-64f : 1.0f;
+  const float divisor = step * factor, guess = __fdividef(1.0f, divisor);
+  const float inverse = __fmaf_rn(__fmaf_rn(-divisor, guess, 1.0f), guess, guess);
 #pragma unroll
   for (int j = 0; j < kWords; ++j) {
     integers[j] = 0;
     if (step != 0.0f) {
-      const float ratio = __fdiv_rn(rotated[j], step);
+      const float ratio = quotient(rotated[j] * factor, divisor, inverse);
       // Clamping to whole numbers before rounding gives what rounding before clamping gives.
       const float clamped =
           fminf(fmaxf(ratio, -static_cast<float>(kQueryMax)), static_cast<float>(kQueryMax));
