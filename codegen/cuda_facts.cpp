@@ -37,13 +37,11 @@ std::int64_t dense_tiles_bytes(const Spec& spec, const Tuning& tuning, const Cud
   return round_up(std::max(rings, sums), 16) + std::int64_t{16} * tuning.dense_chunk;
 }
 
-/// sizeof(ListShared): queries, then strands.
-std::int64_t list_chunk_bytes(const Spec& spec) {
-  constexpr std::int64_t kFloat = 4;
-  const std::int64_t heads_at_once = cuda_facts_of(spec).list_heads_at_once;
-  return round_up(
-      heads_at_once * spec.head_dim * kFloat + heads_at_once * kCudaStrands * (spec.value_dim + 2) * kFloat,
-      16);
+/// sizeof(ListShared): queries, then the sums of tiles.
+std::int64_t list_chunk_bytes(const Spec& spec, const Tuning& tuning) {
+  const CudaFacts cuda = cuda_facts_of(spec);
+  const std::int64_t tiles = std::int64_t{cuda.list_heads_at_once} * (tuning.chunk / kCudaTile);
+  return cuda.pass_query_bytes + tiles * (spec.value_dim + 4) * 4;
 }
 
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
@@ -71,6 +69,11 @@ CudaFacts cuda_facts_of(const Spec& spec) {
   cuda.list_heads = spec.group / cuda.facts.selections_per_kv_head;
   cuda.list_passes = static_cast<int>(ceil_div(cuda.list_heads, kMostListHeadsAtOnce));
   cuda.list_heads_at_once = static_cast<int>(ceil_div(cuda.list_heads, cuda.list_passes));
+  // Upper parts, and lower ones where a query is not of the type that K is multiplied in; then factors.
+  const ElementType product = spec.kv_type == ElementType::bf16 ? ElementType::bf16 : ElementType::f16;
+  const int parts = spec.q_type == product ? 1 : 2;
+  cuda.pass_query_bytes =
+      static_cast<int>(round_up(cuda.list_heads_at_once * (parts * spec.head_dim * 2 + 4), 16));
   cuda.rotate_scratch = cuda.facts.hadamard.order > 1 ? 2 * spec.head_dim : 1;
   // More would leave too few warps a multiprocessor, fewer make more of the transform cross lanes.
   constexpr int kMostLaneElements = 64;
@@ -109,7 +112,7 @@ std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {
   const CudaDenseTiles tiles = cuda_dense_tiles(spec, tuning);
   const std::int64_t dense =
       tiles.warps > 0 ? dense_tiles_bytes(spec, tuning, tiles) : dense_chunk_bytes(spec, tuning);
-  return std::max(dense, list_chunk_bytes(spec));
+  return std::max(dense, list_chunk_bytes(spec, tuning));
 }
 
 std::int64_t cuda_shared_limit(int architecture) {

@@ -24,6 +24,7 @@ struct CudaFacts {
   int list_heads;           ///< query heads that share a list
   int list_passes;          ///< in which they are attended to
   int list_heads_at_once;   ///< of each pass
+  int pass_query_bytes;     ///< their queries, see PassQueries of templates/cuda/list_attention.cuh
   int digits;               ///< radix passes of the selection
   int digit_bits;           ///< of one digit of an order key
 };
@@ -31,9 +32,7 @@ CudaFacts cuda_facts_of(const Spec&);
 
 /// Threads and work of the kernels that Tuning leaves alone.
 inline constexpr int kCudaEncodeThreads = 128;
-inline constexpr int kCudaStrands = 8;  ///< of a chunk of a list, see templates/cuda/list_attention.cuh
-inline constexpr int kCudaChunkStep =
-    32;  ///< tokens: eight strands of quads, see templates/cuda/list_attention.cuh
+inline constexpr int kCudaTile = 16;  ///< tokens that a warp attends to at once; chunks are whole tiles
 inline constexpr int kCudaPrepareThreads = 128;
 inline constexpr int kCudaMergeThreads = 256;   ///< at least value_dim / 2
 inline constexpr int kCudaMostHeadsAtOnce = 8;  ///< query heads for which attend keeps sums in registers

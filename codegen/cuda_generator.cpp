@@ -52,18 +52,18 @@ constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",        
                                      "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
                                      "cuda/select.cuh"};
 constexpr std::string_view kAttend[]{
-    "cuda/row.cuh",   "cuda/place.cuh",       "cuda/partial.cuh", "cuda/list_attention.cuh",
-    "cuda/dense.cuh", "cuda/dense_chunk.cuh", "cuda/attend.cuh",  "cuda/merge_chunks.cuh",
-    "cuda/merge.cuh"};
+    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh", "cuda/copy_async.cuh",
+    "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",   "cuda/dense_chunk.cuh",
+    "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
 constexpr std::string_view kAttendOnTiles[]{
-    "cuda/row.cuh",        "cuda/place.cuh",        "cuda/partial.cuh",     "cuda/list_attention.cuh",
-    "cuda/copy_async.cuh", "cuda/dense.cuh",        "cuda/tensor_core.cuh", "cuda/dense_tiles.cuh",
-    "cuda/attend.cuh",     "cuda/merge_chunks.cuh", "cuda/merge.cuh"};
+    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh", "cuda/copy_async.cuh",
+    "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",   "cuda/dense_tiles.cuh",
+    "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
 constexpr std::string_view kDecode[]{
-    "cuda/row.cuh",          "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
-    "cuda/partial.cuh",      "cuda/list_attention.cuh", "cuda/copy_async.cuh",    "cuda/cluster.cuh",
-    "cuda/tensor_core.cuh",  "cuda/decode_layout.cuh",  "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
-    "cuda/decode_bound.cuh", "cuda/decode_list.cuh",    "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
+    "cuda/row.cuh",          "cuda/place.cuh",         "cuda/codes.cuh",         "cuda/query.cuh",
+    "cuda/partial.cuh",      "cuda/copy_async.cuh",    "cuda/tensor_core.cuh",   "cuda/list_attention.cuh",
+    "cuda/cluster.cuh",      "cuda/decode_layout.cuh", "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
+    "cuda/decode_bound.cuh", "cuda/decode_list.cuh",   "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
     "cuda/merge_chunks.cuh", "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
@@ -119,18 +119,16 @@ class CudaGenerator final : public Generator {
   }
 
   Tuning default_tuning(const Spec& spec, std::string_view target) const override {
-    constexpr int kMostChunks = 8;
+    constexpr int kMostChunks = 8, kChunkStep = 32, kSmallestChunk = 64;
     Tuning tuning;
     // Clusters, and bits on tensor cores that are not emulated.
     tuning.schedule = cuda_architecture(target) == 90 ? "cluster" : "stages";
     tuning.scan = "popc";
     tuning.scan_tile = 1024;
-    // Found by `adamas tune` on an H100, see tools/tune/measured. Short chunks spread a budget over many
-    // multiprocessors; where a K/V head has several wide lists, these do so themselves.
-    tuning.chunk =
-        static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kCudaChunkStep)) * kCudaChunkStep;
-    if (facts_of(spec).selections_per_kv_head * spec.value_dim >= 512)
-      tuning.chunk = std::max(tuning.chunk, 64);
+    // Shorter chunks spread a budget over more multiprocessors, and their sums take longer to come together.
+    tuning.chunk = std::max(
+        kSmallestChunk,
+        static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kChunkStep)) * kChunkStep);
     tuning.dense_chunk = 512;
     tuning.threads = 256;
     tuning.decode_threads = kDecodeThreads;

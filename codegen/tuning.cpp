@@ -26,7 +26,7 @@ constexpr std::array<int, 1> kCpuDecodeThreads{0};
 constexpr std::array<std::string_view, 1> kCudaScans{"popc"};
 constexpr std::array<std::string_view, 1> kCpuScans{"table"};
 constexpr IntegerRange kScanTiles{64, 65536, 64};
-constexpr IntegerRange kCudaChunks{kCudaChunkStep, 4096, kCudaChunkStep};
+constexpr IntegerRange kCudaChunks{kCudaTile, 4096, kCudaTile};
 constexpr IntegerRange kCpuChunks{8, 4096, 8};
 constexpr IntegerRange kDenseChunks{8, 65536, 8};
 constexpr IntegerRange kCudaThreads{32, 512,

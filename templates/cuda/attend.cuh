@@ -10,7 +10,7 @@ namespace adamas_cuda {
 /// Shared memory of a block that has a chunk of a list.
 struct alignas(16) ListShared {
   PassQueries queries;
-  float strands[kListHeadsAtOnce][kStrands][kPartialFloats];
+  alignas(16) float tiles[kListHeadsAtOnce][kTilesPerChunk][kSharedPartialFloats];
 };
 
 static_assert((sizeof(DenseShared) > sizeof(ListShared) ? sizeof(DenseShared) : sizeof(ListShared)) ==
@@ -43,35 +43,30 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
   const Places places = places_of_sequence(args, row.sequence, status);
 #pragma unroll 1
   for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
-    load_pass_queries(args, row_index, first_head, done, static_cast<int>(threadIdx.x), kThreads,
-                      shared.queries);
+    const int heads = min(kListHeadsAtOnce, kHeadsPerList - done);
+    load_pass_queries(args, row_index, first_head, done, warp_index(), kAttendWarps, shared.queries);
     __syncthreads();
 #pragma unroll 1
-    for (int number = warp_index(); number < kStrands; number += kAttendWarps) {
-      Strand strand;
-      clear(strand);
-#pragma unroll 1
-      for (int quad = 0; quad < kQuadsPerStrand; ++quad) {
-        QuadRows rows;
-        const Place place =
-            place_of_entry(places, row, list, index * kChunk + token_of_quad(number, quad), status);
-        load_quad(args, kv_head, place, rows);
-        add_quad(args, shared.queries[0], rows, strand);
-        if (done == 0 && place.page >= 0) ++attended;
+    for (int number = warp_index(); number < kTilesPerChunk; number += kAttendWarps) {
+      TileRows rows;
+      const Place place =
+          place_of_entry(places, row, list, index * kChunk + number * kTile + token_of_lane(), status);
+      constexpr int kStride = kTilesPerChunk * kSharedPartialFloats;
+      if (load_tile(args, kv_head, place, rows)) {
+        attend_tile(args, shared.queries, rows, heads, shared.tiles[0][number], kStride);
+      } else {
+        attend_nothing(heads, shared.tiles[0][number], kStride);
       }
-#pragma unroll
-      for (int head = 0; head < kListHeadsAtOnce; ++head) {
-        store_strand(strand, head, shared.strands[head][number]);
-      }
+      if (done == 0) attended += __popc(rows.tokens);
     }
     __syncthreads();
-    const int heads = min(kListHeadsAtOnce, kHeadsPerList - done);
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < heads * kValueDim; i += kThreads) {
       const int head = i / kValueDim, column = i % kValueDim;
-      const Merged merged = merge_partials(shared.strands[head][0], kPartialFloats, kStrands, column);
+      const Merged<1> merged =
+          merge_partials<kTilesPerChunk>(shared.tiles[head][0], kSharedPartialFloats, kTilesPerChunk, column);
       float* partial = partial_sums(args, row_index, first_head + done + head, index);
-      partial[column] = merged.sum;
+      partial[column] = merged.sums[0];
       if (column == 0) {
         partial[kValueDim] = merged.largest;
         partial[kValueDim + 1] = merged.weights;
@@ -80,7 +75,7 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
     __syncthreads();
   }
   report(args, status);
-  if (args.counters != nullptr && attended != 0 && lane_index() % kRowLanes == 0) {
+  if (args.counters != nullptr && attended != 0 && lane_index() == 0) {
     count(args.counters->tokens_attended, attended * kHeadsPerList);
   }
 }

@@ -33,11 +33,15 @@ struct alignas(8) Mailbox {
   unsigned long long state;
 };
 
-/// By one thread, before cluster_arrive: opens the mailbox for deliveries that `senders` announce: each
+/// By one thread, before publish_mailboxes: opens the mailbox for deliveries that `senders` announce: each
 /// once a delivery, with `expect` in the mailbox's own block or `announce` from any.
 __device__ __forceinline__ void open_mailbox(Mailbox& mailbox, unsigned senders) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&mailbox)), "r"(senders)
                : "memory");
+}
+
+/// By the thread that has opened mailboxes, before cluster_arrive: other blocks may use them afterwards.
+__device__ __forceinline__ void publish_mailboxes() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 

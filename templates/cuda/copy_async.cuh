@@ -7,6 +7,18 @@ __device__ __forceinline__ unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
 
+/// Loads a vector from global memory before the warp's next __syncwarp(). Other loads are put off by
+/// compilers until what they bring is wanted.
+__device__ __forceinline__ void load_now(const uint4* from, uint4& words) {
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "l"(from)
+               : "memory");
+}
+__device__ __forceinline__ void load_now(const uint2* from, uint2& words) {
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(words.x), "=r"(words.y) : "l"(from) : "memory");
+}
+
 /// Copies kBytes (4, 8 or 16) from global to shared memory without waiting.
 template <int kBytes>
 __device__ __forceinline__ void copy_async(void* to, const void* from) {

@@ -24,6 +24,14 @@ __device__ __forceinline__ Task task_of(const Args& args, const Row& row, int ro
   return {min(budget, row.visible), budget < row.visible && budget > 0};
 }
 
+/// Reads a word of each line of the arguments, a lane a line: read one after the other, the first of each
+/// takes long. By one warp, which stores the words so that compilers do not leave them out.
+__device__ __forceinline__ void touch_arguments(const Args& args, float* scratch) {
+  constexpr int kLineWords = 16, kWords = sizeof(Args) / 4;
+  const auto* const words = reinterpret_cast<const unsigned*>(&args);
+  *scratch = __uint_as_float(words[min(lane_index() * kLineWords, kWords - 1)]);
+}
+
 /// Brings a sequence's table near before its length tells which entries are wanted. A line a thread: the rest
 /// of longer tables comes when it is asked for.
 __device__ __forceinline__ void prefetch_table(const Args& args, int sequence) {
@@ -47,6 +55,7 @@ __device__ __forceinline__ void open_mailboxes(const Cluster& cluster, const Tas
     expect(shared.maxima_mail, kSelections * warps * maxima_words(cluster) * sizeof(unsigned));
   }
   expect(shared.partials_mail, bytes_of_partials(cluster, task.selected));
+  publish_mailboxes();
 }
 
 /// The part of `slice` that a warp scans, in whole pieces. Warps that bound a threshold afterwards, while the
@@ -86,15 +95,15 @@ __device__ __forceinline__ Slice part_of_slice(const Slice& slice, int part) {
 /// Queries as attention wants them, by the warps from `first_warp` on. A barrier must follow.
 __device__ __forceinline__ void load_queries(const Args& args, int row_index, int kv_head, int first_warp,
                                              DecodeShared& shared) {
-  const int threads = (kDecodeWarps - first_warp) * kWarp;
-  const int thread = static_cast<int>(threadIdx.x) - first_warp * kWarp;
-  if (thread < 0) return;
+  const int warp = warp_index() - first_warp;
+  if (warp < 0) return;
 #pragma unroll 1
   for (int selection = 0; selection < kSelections; ++selection) {
 #pragma unroll 1
     for (int pass = 0; pass < kListPasses; ++pass) {
       load_pass_queries(args, row_index, kv_head * kGroup + selection * kHeadsPerList,
-                        pass * kListHeadsAtOnce, thread, threads, shared.queries[selection][pass]);
+                        pass * kListHeadsAtOnce, warp, kDecodeWarps - first_warp,
+                        shared.queries[selection][pass]);
     }
   }
 }
@@ -226,6 +235,7 @@ __device__ __forceinline__ void list_all(const Cluster& cluster, const Row& row,
 }
 
 /// What the caller's arrays still lack: counts, the places behind a list, and lists that were not searched.
+/// By one warp.
 __device__ __forceinline__ void complete_selection(const Args& args, const Row& row, int row_index,
                                                    int kv_head, const Task& task, const Places& places,
                                                    unsigned& status) {
@@ -234,12 +244,12 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
     const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;
     // A list is of the budget's tokens, also where the row attends to more.
     const int listed = min(row_budget(args, row_index), row.visible);
-    if (args.counts != nullptr && threadIdx.x == 0) args.counts[list] = listed;
+    if (args.counts != nullptr && lane_index() == 0) args.counts[list] = listed;
     if (args.positions == nullptr) continue;
     int* out = args.positions + list * kBudget;
     const int begin = task.scans ? listed : 0;
 #pragma unroll 1
-    for (int i = begin + static_cast<int>(threadIdx.x); i < kBudget; i += kDecodeThreads) {
+    for (int i = begin + lane_index(); i < kBudget; i += kWarp) {
       const int position = i < listed ? row.first + i : -1;
       const bool as_slot = args.write_slots != 0 && position >= 0;
       out[i] = as_slot ? slot_of(args, place_of_position(places, position, status)) : position;
@@ -247,17 +257,21 @@ __device__ __forceinline__ void complete_selection(const Args& args, const Row& 
   }
 }
 
-/// What the counters learn of the row's query heads. Not at the end: the next kernel would wait for it.
+/// What the counters learn of the row's query heads, a lane a counter. By one warp, and not at the end: the
+/// next kernel would wait for it.
 __device__ __forceinline__ void count_task(const Args& args, const Row& row, const Task& task) {
   if (args.counters == nullptr) return;
-  count_row(args, row, kGroup);
-  if (row.visible == 0) return;
-  count(args.counters->tokens_attended, task.selected * kGroup);
-  if (attends_to_all(args, row)) {
-    count(args.counters->dense_short, kGroup);
-  } else {
-    count(args.counters->tokens_scanned, row.visible);
-  }
+  const bool sees = row.visible > 0, all = attends_to_all(args, row);
+  unsigned long long* counter = &args.counters->steps;
+  int amount = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
+  if (lane_index() == 1) counter = &args.counters->rows, amount = sees ? kGroup : 0;
+  if (lane_index() == 2)
+    counter = &args.counters->tokens_attended, amount = sees ? task.selected * kGroup : 0;
+  if (lane_index() == 3) counter = &args.counters->tokens_scanned, amount = sees && !all ? row.visible : 0;
+  if (lane_index() == 4) counter = &args.counters->dense_short, amount = sees && all ? kGroup : 0;
+  if (lane_index() == 5) counter = &args.counters->clamped_rows, amount = row.clamped ? kGroup : 0;
+  if (lane_index() < 6 && amount != 0) count(*counter, static_cast<unsigned>(amount));
+  if (lane_index() == 5 && row.clamped) report(args, adamas_abi::kLengthClamped);
 }
 
 /// Output of a row that attends to more than a list holds: attend has summed its chunks. The cluster's blocks
@@ -285,6 +299,7 @@ __device__ __forceinline__ void merge_short_row(const Args& args, const Cluster&
 extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
     adamas_decode(const __grid_constant__ Args args) {
   auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
+  if (warp_index() == kDecodeWarps - 1) touch_arguments(args, shared.scratch[kDecodeWarps - 1]);
   const Cluster whole = this_cluster(args);
   const int row_index = static_cast<int>(blockIdx.z);
   int kv_head = static_cast<int>(blockIdx.y);
@@ -337,7 +352,10 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   const Cluster& cluster = kept.cluster;
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
-  if (threadIdx.x == kDecodeThreads - 1 && cluster.rank == 0) count_task(args, kept.row, task);
+  if (warp_index() == kDecodeWarps - 1 && cluster.rank == 0) {
+    count_task(args, kept.row, task);
+    complete_selection(args, kept.row, row_index, kept.kv_head, task, kept.places, status);
+  }
   // Not earlier: blocks that wait for this kernel's end slow its selection down.
   let_next_kernel_start();
   attend_items(args, kept.kv_head, kept.places, first, past, task.selected, shared, scratch, status);
@@ -345,10 +363,6 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   send_chunks(cluster, first, past, task.selected, scratch, shared);
   wait_for_mail(shared.partials_mail, 0);
   finish_lists(args, cluster, row_index, kept.kv_head, task.selected, shared);
-
-  if (cluster.rank == 0) {
-    complete_selection(args, kept.row, row_index, kept.kv_head, task, kept.places, status);
-  }
   report(args, status);
 }
 

@@ -12,7 +12,6 @@ constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 constexpr int kMostBlocks = 8;  ///< of a cluster
 
 constexpr int kSelections = kSelectionsPerKvHead;
-constexpr int kChunksPerList = (kBudget + kChunk - 1) / kChunk;
 constexpr int kItems =
     kSelections * kChunksPerList;  ///< chunks of all lists, of which every block has a share
 
@@ -157,7 +156,8 @@ struct alignas(128) DecodeShared {
   alignas(16) Inbox inbox[kSelections];
   alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as binary columns
   alignas(16) PassQueries queries[kSelections][kListPasses];
-  alignas(16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kPartialFloats];
+  alignas(
+      16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kSharedPartialFloats];
   /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position.
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
   alignas(
@@ -206,7 +206,7 @@ __device__ __forceinline__ unsigned* list_of_block() {
   return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
 }
 
-/// After those: scores while tokens are selected, strands while they are attended to.
+/// After those: scores while tokens are selected, sums of tiles while they are attended to.
 __device__ __forceinline__ unsigned char* scores_of_block(const Args& args) {
   return dynamic_shared + sizeof(DecodeShared) + args.chunks * kChunk * sizeof(unsigned);
 }
@@ -229,8 +229,8 @@ __device__ __forceinline__ const Score* piece_maxima(const unsigned char* scores
 /// After those: each warp's ring of codes, args.ring_stages pieces.
 __device__ __forceinline__ unsigned char* rings_of_block(const Args& args, const Cluster& cluster) {
   const int scores = kSelections * score_bytes(cluster.capacity);
-  const int strands = args.chunks * kHeadsPerList * kStrands * kPartialFloats * 4;
-  return scores_of_block(args) + (max(scores, strands) + 127) / 128 * 128;
+  const int tiles = args.chunks * kHeadsPerList * kTilesPerChunk * kSharedPartialFloats * 4;
+  return scores_of_block(args) + (max(scores, tiles) + 127) / 128 * 128;
 }
 
 /// In place of the rings, once all warps have scanned: tokens of a part of the slice that reach the bound, in

@@ -5,15 +5,12 @@
 #pragma once
 
 #include "templates/cuda/dense.cuh"
-#include "templates/cuda/tensor_core.cuh"
 
 namespace adamas_cuda {
 
 static_assert(kKvType == kQueryType && (kKvType == Element::f16 || kKvType == Element::bf16),
               "tensor cores multiply numbers of the same 16-bit type");
 
-constexpr bool kTilesOfBf16 = kKvType == Element::bf16;
-constexpr int kTile = 16;      ///< tokens
 constexpr int kTileHeads = 8;  ///< query heads
 constexpr int kDepth = 16;     ///< elements that one instruction adds up
 constexpr int kHeadsAtOnce = kDenseHeadTiles * kTileHeads;
@@ -146,36 +143,13 @@ struct TileSums {
   float values[kDenseHeadTiles][kValueDim / kTile][4];  ///< of elements lane / 4 and lane / 4 + 8 of 16
 };
 
-__device__ __forceinline__ unsigned short narrow(float value) {
-  return kTilesOfBf16 ? float_to_bf16(value) : float_to_f16(value);
-}
-
 /// Two weights as the sum of two pairs of 16-bit numbers.
 struct SplitPair {
   unsigned high, low;
 };
 __device__ __forceinline__ SplitPair split(float first, float second) {
-  const unsigned short high[2] = {narrow(first), narrow(second)};
-  const unsigned short low[2] = {narrow(first - widen<kKvType>(high[0])),
-                                 narrow(second - widen<kKvType>(high[1]))};
-  return {high[0] | static_cast<unsigned>(high[1]) << 16, low[0] | static_cast<unsigned>(low[1]) << 16};
-}
-
-/// Largest of a value over the tokens of a tile: lanes of the same heads.
-__device__ __forceinline__ float max_over_tokens(float value) {
-#pragma unroll
-  for (int distance = 4; distance < kWarp; distance *= 2) {
-    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
-  }
-  return value;
-}
-
-__device__ __forceinline__ float sum_over_tokens(float value) {
-#pragma unroll
-  for (int distance = 4; distance < kWarp; distance *= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
-  }
-  return value;
+  const Split a = split(first), b = split(second);
+  return {a.high | static_cast<unsigned>(b.high) << 16, a.low | static_cast<unsigned>(b.low) << 16};
 }
 
 /// q.k of a tile: of tokens lane / 4 and lane / 4 + 8, two heads each.
@@ -188,7 +162,7 @@ __device__ __forceinline__ void multiply_keys(const unsigned char* keys, const T
     load_pieces(pieces, row + step * (kDepth * 2));
 #pragma unroll
     for (int tile = 0; tile < kDenseHeadTiles; ++tile) {
-      add_product<kTilesOfBf16>(dots[tile], pieces, queries.pieces[tile][step]);
+      add_product<kProductsOfBf16>(dots[tile], pieces, queries.pieces[tile][step]);
     }
   }
 }
@@ -241,8 +215,8 @@ __device__ __forceinline__ void multiply_values(const unsigned char* tile_values
     load_pieces_transposed(pieces, row + part * (kTile * 2));
 #pragma unroll
     for (int tile = 0; tile < kDenseHeadTiles; ++tile) {
-      add_product<kTilesOfBf16>(sums.values[tile][part], pieces, high[tile]);
-      add_product<kTilesOfBf16>(sums.values[tile][part], pieces, low[tile]);
+      add_product<kProductsOfBf16>(sums.values[tile][part], pieces, high[tile]);
+      add_product<kProductsOfBf16>(sums.values[tile][part], pieces, low[tile]);
     }
   }
 }
@@ -313,10 +287,10 @@ __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, i
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < heads * kValueDim; i += kThreads) {
       const int head = i / kValueDim, column = i % kValueDim;
-      const Merged merged =
-          merge_partials(shared.sums[0][head], kHeadsAtOnce * kPartialFloats, kDenseWarps, column);
+      const Merged<1> merged = merge_partials<kDenseWarps>(
+          shared.sums[0][head], kHeadsAtOnce * kPartialFloats, kDenseWarps, column);
       float* const partial = partial_sums(args, row_index, first_head + head, chunk.index);
-      partial[column] = merged.sum;
+      partial[column] = merged.sums[0];
       if (column != 0) continue;
       partial[kValueDim] = merged.weights == merged.weights ? merged.largest : merged.weights;
       partial[kValueDim + 1] = merged.weights;

@@ -21,21 +21,28 @@ __device__ __forceinline__ float widen(unsigned short bits) {
   }
 }
 
-/// Two e4m3 floats as float32, the one at the lower address first; exact. There are no infinities: all ones
-/// is NaN.
-__device__ __forceinline__ void widen_f8_pair(unsigned short bits, float* out) {
+/// What an e4m3 float is of the f16 that f8_pair_as_f16 makes of it.
+constexpr float kF8OfF16 = kConvertsF8 ? 1.0f : 256.0f;
+
+/// Two e4m3 floats, in the lower half of `bits`, as two f16, divided by kF8OfF16; exact. There are no
+/// infinities: all ones is NaN.
+__device__ __forceinline__ unsigned f8_pair_as_f16(unsigned bits) {
   if constexpr (kConvertsF8) {
-    const unsigned halves = f8_pair_to_f16(bits);
-    out[0] = f16_to_float(static_cast<unsigned short>(halves & 0xffffu));
-    out[1] = f16_to_float(static_cast<unsigned short>(halves >> 16));
+    return f8_pair_to_f16(static_cast<unsigned short>(bits & 0xffffu));
   } else {
     // Exponent and fraction stand in an f16 as 2^-8 of the value. A NaN carries into the exponent's top bit.
     const unsigned apart = (bits & 0xffu) | (bits & 0xff00u) << 8;
     const unsigned magnitude = apart & 0x007f007fu, nan = (magnitude + 0x00010001u) & 0x00800080u;
-    const unsigned halves = (magnitude | nan) << 7 | (apart & 0x00800080u) << 8;
-    out[0] = f16_to_float(static_cast<unsigned short>(halves & 0xffffu)) * 256.0f;
-    out[1] = f16_to_float(static_cast<unsigned short>(halves >> 16)) * 256.0f;
+    return (magnitude | nan) << 7 | (apart & 0x00800080u) << 8;
   }
+}
+
+/// The same as float32, the one at the lower address first.
+__device__ __forceinline__ void widen_f8_pair(unsigned bits, float* out) {
+  const unsigned halves = f8_pair_as_f16(bits);
+  out[0] = f16_to_float(static_cast<unsigned short>(halves & 0xffffu));
+  out[1] = f16_to_float(static_cast<unsigned short>(halves >> 16));
+  if constexpr (!kConvertsF8) out[0] *= kF8OfF16, out[1] *= kF8OfF16;
 }
 
 /// Elements as they lie in memory: one, and eight, which are aligned as a whole.
@@ -99,8 +106,8 @@ __device__ __forceinline__ void store_element(void* base, i64 index, float value
 template <Element kType>
 __device__ __forceinline__ void widen_word(unsigned word, float* out) {
   if constexpr (kType == Element::f8e4m3fn) {
-    widen_f8_pair(static_cast<unsigned short>(word & 0xffffu), out);
-    widen_f8_pair(static_cast<unsigned short>(word >> 16), out + 2);
+    widen_f8_pair(word, out);
+    widen_f8_pair(word >> 16, out + 2);
   } else {
     out[0] = widen<kType>(static_cast<unsigned short>(word & 0xffffu));
     out[1] = widen<kType>(static_cast<unsigned short>(word >> 16));

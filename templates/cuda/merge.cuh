@@ -17,7 +17,7 @@ __device__ __forceinline__ void merge_list(const Args& args, const Row& row, int
 #pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < kValueDim; column += kMergeThreads) {
     store_output(args, row_index, query_head, column,
-                 merge_partials(partial, kPartialFloats, chunks, column));
+                 merge_partials<kChunksPerList>(partial, kPartialFloats, chunks, column));
   }
 }
 

@@ -63,7 +63,7 @@ __device__ __forceinline__ void sum_slices(const float* partial, int chunks, flo
 template <int kBlockThreads>
 __device__ __forceinline__ void merge_chunks(const Args& args, int row_index, int query_head,
                                              const float* partial, int chunks, MergeShared& shared) {
-  Merged merged = {};
+  Merged<1> merged = {};
   merged.largest = largest_logit<kBlockThreads>(partial, chunks, shared);
   sum_slices<kBlockThreads>(partial, chunks, exponent_base(merged.largest), shared);
 #pragma unroll 1
@@ -72,9 +72,9 @@ __device__ __forceinline__ void merge_chunks(const Args& args, int row_index, in
   }
 #pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < kValueDim; column += kBlockThreads) {
-    merged.sum = 0.0f;
+    merged.sums[0] = 0.0f;
     for (int slice = 0; slice < kMergeSlices; ++slice) {
-      merged.sum += shared.sums[slice][column];
+      merged.sums[0] += shared.sums[slice][column];
     }
     store_output(args, row_index, query_head, column, merged);
   }

@@ -1,4 +1,4 @@
-// Partial softmax sums of a chunk of tokens: what attend leaves for merge.
+// Partial softmax sums: of a tile or a chunk of tokens, where they lie, and how they become an output.
 #pragma once
 
 #include "templates/cuda/row.cuh"
@@ -33,6 +33,56 @@ __device__ __forceinline__ float negative_infinity() { return __uint_as_float(0x
 /// The logit that exponentials are taken relative to: the largest, or 0 where that is -inf.
 __device__ __forceinline__ float exponent_base(float largest) {
   return largest == negative_infinity() ? 0.0f : largest;
+}
+
+/// Sums of some columns, relative to the largest logit of all parts.
+template <int kColumns>
+struct Merged {
+  float sums[kColumns];
+  float largest, weights;
+};
+
+/// Adds `count` partial sums in ascending order, `stride` floats apart, for kColumns neighbouring columns.
+/// @tparam kMost  that they may be: if few, all are on their way at once
+template <int kMost, int kColumns = 1>
+__device__ __forceinline__ Merged<kColumns> merge_partials(const float* first, int stride, int count,
+                                                           int column) {
+  constexpr int kAtOnce = kMost <= 8 ? kMost : 4;
+  Merged<kColumns> merged = {};
+  merged.largest = negative_infinity();
+#pragma unroll kAtOnce
+  for (int i = 0; i < kMost; ++i) {
+    if (i < count) merged.largest = fmaxf(merged.largest, first[i * stride + kValueDim]);
+  }
+  const float base = exponent_base(merged.largest);
+#pragma unroll kAtOnce
+  for (int i = 0; i < kMost; ++i) {
+    if (i >= count) continue;
+    const float* partial = first + i * stride;
+    const float factor = __expf(partial[kValueDim] - base);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      merged.sums[c] += factor * partial[column + c];
+    }
+    merged.weights += factor * partial[kValueDim + 1];
+  }
+  return merged;
+}
+
+/// Output and LSE of a query head from its merged sums: one thread a column, and column 0 writes the LSE.
+__device__ __forceinline__ void store_output(const Args& args, int row_index, int query_head, int column,
+                                             const Merged<1>& merged) {
+  const float base = exponent_base(merged.largest);
+  float denominator = merged.weights;
+  if constexpr (kSinkLogits) denominator += __expf(__ldg(args.sink_logits + query_head) - base);
+  const i64 out = row_index * args.out_row_stride + query_head * args.out_head_stride;
+  float value = merged.weights == 0.0f ? 0.0f : __fdividef(merged.sums[0], denominator);
+  if constexpr (kScaled) value *= value_scale(args, query_head / kGroup);
+  store_element<kOutType>(args.out, out + column, value);
+  if constexpr (kLse) {
+    const i64 index = static_cast<i64>(row_index) * args.kv_heads * kGroup + query_head;
+    if (column == 0 && args.lse != nullptr) args.lse[index] = base + __logf(merged.weights);
+  }
 }
 
 }  // namespace adamas_cuda

@@ -20,7 +20,8 @@
 #define __shared__ static  // for units without clusters: one block runs at a time
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __expf expf  // a function of this name exists in some C libraries
+#define __expf expf  // functions of these names exist in some C libraries
+#define __logf logf
 #define threadIdx (::adamas::cuda_emulation::current_thread)
 #define blockIdx (::adamas::cuda_emulation::current_block)
 #define gridDim (::adamas::cuda_emulation::current_grid)
@@ -34,6 +35,9 @@ struct alignas(16) uint4 {
 };
 struct alignas(8) float2 {
   float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
 };
 
 namespace adamas::cuda_emulation {
@@ -53,6 +57,7 @@ unsigned f8_pair_to_f16(unsigned short bits);
 using std::max;
 using std::min;
 
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fsub_rn(float a, float b) {
@@ -157,6 +162,15 @@ T __reduce_add_sync(unsigned, T value) {
                 [](T a, T b) { return static_cast<unsigned>(a) + static_cast<unsigned>(b); });
 }
 
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selectors) {
+  const std::uint64_t bytes = std::uint64_t{high} << 32 | low;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    result |= (static_cast<unsigned>(bytes >> (selectors >> i * 4 & 7u) * 8) & 0xffu) << i * 8;
+  }
+  return result;
+}
+
 inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned count) {
   return static_cast<unsigned>(((std::uint64_t{high} << 32 | low) << count) >> 32);
 }
@@ -200,6 +214,10 @@ inline void count_common_bits(int (&counts)[4], unsigned row, unsigned row_below
 
 // ---- copy_async.cuh
 
+template <class Words>
+void load_now(const Words* from, Words& words) {
+  words = *from;
+}
 template <int kBytes>
 void copy_async(void* to, const void* from) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
@@ -280,6 +298,7 @@ struct alignas(8) Mailbox {
 inline void open_mailbox(Mailbox& mailbox, unsigned senders) {
   open_mailbox(static_cast<const void*>(&mailbox), senders);
 }
+inline void publish_mailboxes() {}
 inline void expect(Mailbox& mailbox, unsigned bytes) { expect_mail(&mailbox, bytes); }
 inline void announce(Mailbox& mailbox, unsigned rank, unsigned bytes) {
   announce_mail(&mailbox, rank, bytes);
