@@ -52,7 +52,7 @@ using OrderKey = unsigned short;
 
 // How the work is cut.
 inline constexpr int kScanTile = 1024;
-inline constexpr int kChunk = 32;
+inline constexpr int kChunk = 64;
 inline constexpr int kDenseChunk = 512;
 inline constexpr int kThreads = 256;
 inline constexpr int kEncodeThreads = 128;
@@ -147,7 +147,7 @@ inline constexpr int kInboxWords = 1424;
 inline constexpr int kPiece = 64;
 inline constexpr int kPieceBytes = 2048;
 inline constexpr int kDecodeBlocksPerProcessor = 1;
-inline constexpr int kDecodeSharedBytes = 10880;
+inline constexpr int kDecodeSharedBytes = 9600;
 using Score = unsigned short;
 
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:

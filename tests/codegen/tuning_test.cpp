@@ -60,8 +60,8 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
       {"sm_80", "scan_tile=100", "scan_tile", "must be 64..65536, a multiple of 64", "128"},
       {"x86-64-v3", "scan_tile=99999999999999999999", "scan_tile", "must be 64..65536, a multiple of 64",
        "65536"},
-      {"sm_80", "chunk=4", "chunk", "must be 32..4096, a multiple of 32", "32"},
-      {"sm_80", "chunk=5000", "chunk", "must be 32..4096, a multiple of 32", "4096"},
+      {"sm_80", "chunk=4", "chunk", "must be 16..4096, a multiple of 16", "16"},
+      {"sm_80", "chunk=5000", "chunk", "must be 16..4096, a multiple of 16", "4096"},
       {"x86-64-v3", "chunk=4", "chunk", "must be 8..4096, a multiple of 8", "8"},
       {"sm_90a", "cluster=5", "cluster", "must be 0, 1, 2, 3, 4 or 8", "4"},
       {"x86-64-v3", "schedule=cluster", "schedule", "must be stages", "stages"},
@@ -96,7 +96,7 @@ TEST_CASE("property: canonical text parses back to an equal Tuning, defaults of 
     const std::string target = *rc::gen::elementOf(kTargets);
     std::string text;
     if (*rc::gen::arbitrary<bool>()) text += " scan_tile=" + std::to_string(64 * *rc::gen::inRange(1, 1025));
-    if (*rc::gen::arbitrary<bool>()) text += " chunk=" + std::to_string(32 * *rc::gen::inRange(1, 129));
+    if (*rc::gen::arbitrary<bool>()) text += " chunk=" + std::to_string(16 * *rc::gen::inRange(1, 257));
     if (*rc::gen::arbitrary<bool>()) text += " dense_chunk=" + std::to_string(8 * *rc::gen::inRange(1, 8193));
     const Tuning tuning = Tuning::parse(text, spec, target);
     RC_ASSERT(Tuning::parse(tuning.text(), spec, target) == tuning);
