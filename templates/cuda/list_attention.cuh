@@ -260,7 +260,11 @@ __device__ __forceinline__ TileWeights weigh(const Args& args, const PassQueries
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float dot = sums[0][2 * i] + sums[1][2 * i];
-    if constexpr (PassQueries::kParts == 2) dot += sums[0][2 * i + 1] + sums[1][2 * i + 1];
+    if constexpr (PassQueries::kParts == 2) {
+      // Of an infinite key the upper part says all: the lower one may have the other sign.
+      const bool infinite = fabsf(dot) == -negative_infinity();
+      if (!infinite) dot += sums[0][2 * i + 1] + sums[1][2 * i + 1];
+    }
     if constexpr (kScalesDots) dot *= queries.factors[min(lane_index() % 4, kListHeadsAtOnce - 1)];
     exists[i] = (tokens >> (lane_index() / 4 + 8 * i) & 1u) != 0;
     logits[i] = exists[i] ? logit_of(args, dot) : negative_infinity();

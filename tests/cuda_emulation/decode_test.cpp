@@ -108,6 +108,17 @@ TEST_CASE("a cluster tells ties apart as the stages do, and passes over what is 
   });
 }
 
+TEST_CASE("a key with an infinite element has no weight where the query has the other sign") {
+  for_each_spec([](int index) {
+    const codegen::Spec spec = codegen::Spec::parse(kSpecs[index].spec);
+    if (spec.kv_type == codegen::ElementType::f8e4m3fn) return;  // has no infinities
+    Problem problem(index, RowKind::kNormal, {spec.budget, spec.budget - 3});
+    problem.make_infinite(5);
+    problem.encode();
+    check_clusters(problem, std::array{2}, spec.budget, Lists::none);  // lists of all tokens
+  });
+}
+
 TEST_CASE("a cluster selects the latest of very many equal tokens") {
   for (const int index : {0, 1, 6, 8}) {
     CAPTURE(std::string(kSpecs[index].spec));

@@ -2,6 +2,7 @@
 #include "tests/cuda_emulation/problem.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <limits>
@@ -241,6 +242,20 @@ void Problem::make_burst(int first, int count) {
         const auto query = queries.at(p % spec.query_rows, like);
         float* key = sequences[b].keys.data() + (std::int64_t{p} * kKvHeads + head) * spec.head_dim;
         std::ranges::copy(oracle::stored(config.kv_type, query, oracle::scale_of(call.key_scale, head)), key);
+      }
+    }
+  }
+  write_rows();
+}
+
+void Problem::make_infinite(int period) {
+  for (int b = 0; b < batch(); ++b) {
+    const auto queries = sequences[b].query_rows(config, call);
+    for (int p = 0; p < lengths[b]; p += period) {
+      for (int head = 0; head < kKvHeads; ++head) {
+        const int element = p % spec.head_dim;
+        sequences[b].keys[(std::int64_t{p} * kKvHeads + head) * spec.head_dim + element] =
+            std::copysign(std::numeric_limits<float>::infinity(), -queries.at(0, head * spec.group)[element]);
       }
     }
   }

@@ -47,6 +47,10 @@ class Problem {
   /// queries: their scores are far above the others.
   void make_burst(int first, int count);
 
+  /// Makes an element of the keys of every `period`-th position infinite, so that the logit of the first
+  /// query head of a group in the first row is -inf.
+  void make_infinite(int period);
+
   int rows() const { return batch() * spec.query_rows; }
   int batch() const { return static_cast<int>(lengths.size()); }
   int selections() const { return kKvHeads * facts.selections_per_kv_head; }
