@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 
 namespace adamas::tests {
 
@@ -27,7 +28,7 @@ void check_rows(const std::vector<double>& want, const std::vector<float>& got, 
     }
     if (!std::isfinite(size))
       continue;  // the contract promises nothing for the values of a row that saw NaN or Inf
-    INFO(what, " row-head ", first_row + row);
+    INFO(std::string(what), " row-head ", first_row + row);
     if (size == 0) {
       CHECK(difference == 0);
     } else {
@@ -40,7 +41,7 @@ void check_lse(const std::vector<double>& want, const std::vector<float>& got, s
                const char* what) {
   for (std::size_t i = 0; i < want.size(); ++i) {
     if (std::isnan(want[i]) || want[i] == std::numeric_limits<double>::infinity()) continue;
-    INFO(what, " LSE of row-head ", first + i);
+    INFO(std::string(what), " LSE of row-head ", first + i);
     if (std::isinf(want[i])) {
       CHECK(got[first + i] == -std::numeric_limits<float>::infinity());
     } else {
