@@ -54,7 +54,8 @@ std::int64_t launch_bytes(const Spec& spec, const Tuning& tuning, std::int64_t s
   // Scores, and the largest of each piece.
   const std::int64_t scores =
       lists.selections * (round_up((slice + slice / decode.piece) * decode.score_bytes, 128) + 32);
-  const std::int64_t tiles = items * lists.heads * (tuning.chunk / kCudaTile) * (spec.value_dim + 4) * 4;
+  const std::int64_t tiles =
+      items * lists.heads * (tuning.chunk / kCudaTile) * cuda_shared_partial_bytes(spec);
   return decode.shared_bytes + items * tuning.chunk * 4 + round_up(std::max(scores, tiles), kBankRow);
 }
 
@@ -103,9 +104,9 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning) {
 
   const std::int64_t s = lists.selections;
   std::int64_t bytes = s * decode.inbox_words * 4;
-  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;  // columns
-  bytes += s * cuda.list_passes * cuda.pass_query_bytes;                         // queries
-  bytes += s * lists.padded_heads * lists.chunks * (spec.value_dim + 4) * 4;     // partials
+  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;      // columns
+  bytes += s * cuda.list_passes * cuda.pass_query_bytes;                             // queries
+  bytes += s * lists.padded_heads * lists.chunks * cuda_shared_partial_bytes(spec);  // partials
   bytes += s * decode.maxima_words * 4;
   bytes += s * (spec.budget <= 256 ? decode.maxima_words : 4) * 4;  // entries
   bytes += s * kMostBlocks * 4;                                     // counts of blocks

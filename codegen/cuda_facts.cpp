@@ -41,7 +41,7 @@ std::int64_t dense_tiles_bytes(const Spec& spec, const Tuning& tuning, const Cud
 std::int64_t list_chunk_bytes(const Spec& spec, const Tuning& tuning) {
   const CudaFacts cuda = cuda_facts_of(spec);
   const std::int64_t tiles = std::int64_t{cuda.list_heads_at_once} * (tuning.chunk / kCudaTile);
-  return cuda.pass_query_bytes + tiles * (spec.value_dim + 4) * 4;
+  return cuda.pass_query_bytes + tiles * cuda_shared_partial_bytes(spec);
 }
 
 /// Words of each plane that are scored together: all of them in rows of ordinary width, else a divisor of
@@ -106,6 +106,11 @@ CudaDenseTiles cuda_dense_tiles(const Spec& spec, const Tuning& tuning) {
   tiles.slots = static_cast<int>(std::clamp<std::int64_t>(kRings / (tiles.warps * half_tile), 2, 4));
   if (spec.group > 8 && spec.head_dim <= 128 && spec.value_dim <= 128) tiles.head_tiles = 2;
   return tiles;
+}
+
+std::int64_t cuda_shared_partial_bytes(const Spec& spec) {
+  // Sums, then the largest logit and the sum of weights, in whole vectors of 16 bytes.
+  return (spec.value_dim + 4) * 4;
 }
 
 std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {

@@ -45,6 +45,9 @@ struct CudaDenseTiles {
 };
 CudaDenseTiles cuda_dense_tiles(const Spec&, const Tuning&);
 
+/// Partial sums of a tile or a chunk and one query head in shared memory, see kSharedPartialFloats.
+std::int64_t cuda_shared_partial_bytes(const Spec&);
+
 /// Dynamic shared memory of attend: the larger of DenseShared (templates/cuda/dense_tiles.cuh
 /// or dense_chunk.cuh) and ListShared (attend.cuh).
 std::int64_t cuda_attend_shared_bytes(const Spec&, const Tuning&);

@@ -53,7 +53,7 @@ __device__ __forceinline__ void bound_threshold(const Cluster& cluster, int sele
   count_maxima<1>(maxima, {least}, reaching);
   int best = most == 0 ? 0 : reaching[0];
   if (best >= wanted) reached = least;
-    // A step is as long as its instructions wait for each other: three scores cost little more than one.
+  // A step is as long as its instructions wait for each other: three scores cost little more than one.
 #pragma unroll 1
   while (reached != 0 && best > enough && missed - reached > 1) {
     const unsigned quarter = max((missed - reached) / 4, 1u);

@@ -105,6 +105,16 @@ TEST_CASE("CPU stages: ties, integers, zeros, NaN and infinity") {
   }
 }
 
+TEST_CASE("CPU stages: the largest budget") {
+  for (const RowKind kind : {RowKind::kNormal, RowKind::kInteger, RowKind::kAllEqual}) {
+    for (const char* estimator : {"dot", "manhattan"}) {
+      check_stages({.spec = fmt::format("head_dim=64 group=2 budget=4096 estimator={}", estimator),
+                    .lengths = {9000, 4095, 4097},
+                    .kind = kind});
+    }
+  }
+}
+
 TEST_CASE("CPU stages: distances far beyond those that are selected") {
   // What the scan keeps is nearer than 255, where its byte sums may stop; a sum that came round would be
   // near.
