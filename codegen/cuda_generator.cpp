@@ -126,9 +126,8 @@ class CudaGenerator final : public Generator {
     tuning.scan = "popc";
     tuning.scan_tile = 1024;
     // Shorter chunks spread a budget over more multiprocessors, and their sums take longer to come together.
-    tuning.chunk = std::max(
-        kSmallestChunk,
-        static_cast<int>(ceil_div(ceil_div(spec.budget, kMostChunks), kChunkStep)) * kChunkStep);
+    tuning.chunk =
+        std::max(kSmallestChunk, static_cast<int>(round_up(ceil_div(spec.budget, kMostChunks), kChunkStep)));
     tuning.dense_chunk = 512;
     tuning.threads = 256;
     tuning.decode_threads = kDecodeThreads;

@@ -27,9 +27,9 @@ __device__ __forceinline__ Task task_of(const Args& args, const Row& row, int ro
 /// Reads a word of each line of the arguments, a lane a line: read one after the other, the first of each
 /// takes long. By one warp, which stores the words so that compilers do not leave them out.
 __device__ __forceinline__ void touch_arguments(const Args& args, float* scratch) {
-  constexpr int kLineWords = 16, kWords = sizeof(Args) / 4;
+  constexpr int kLineWords = 16, kArgumentWords = sizeof(Args) / 4;
   const auto* const words = reinterpret_cast<const unsigned*>(&args);
-  *scratch = __uint_as_float(words[min(lane_index() * kLineWords, kWords - 1)]);
+  *scratch = __uint_as_float(words[min(lane_index() * kLineWords, kArgumentWords - 1)]);
 }
 
 /// Brings a sequence's table near before its length tells which entries are wanted. A line a thread: the rest

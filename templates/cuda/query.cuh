@@ -19,9 +19,9 @@ __device__ __forceinline__ bool all_finite(const float (&x)[kWords]) {
 /// range: for 2^-90 < y < 2^90, and a quotient that is below 2^20 and matters only where it is no subnormal.
 /// @param inverse  1 / y, to within a unit in the last place
 __device__ __forceinline__ float quotient(float x, float y, float inverse) {
-  float quotient = __fmul_rn(x, inverse);
-  quotient = __fmaf_rn(__fmaf_rn(-y, quotient, x), inverse, quotient);
-  return __fmaf_rn(__fmaf_rn(-y, quotient, x), inverse, quotient);
+  float guess = __fmul_rn(x, inverse);
+  guess = __fmaf_rn(__fmaf_rn(-y, guess, x), inverse, guess);
+  return __fmaf_rn(__fmaf_rn(-y, guess, x), inverse, guess);
 }
 
 /// dot: integers -kQueryMax..kQueryMax of a finite rotated query; all 0 when its step is 0.
