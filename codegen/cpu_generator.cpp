@@ -103,6 +103,7 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
       place({"cpu/math.hpp", "cpu/partial.hpp", "cpu/weigh.hpp", "cpu/attend.hpp", "cpu/merge.hpp"});
       break;
     case Unit::decode:
+    case Unit::decode_pair:
       throw Error(ADAMAS_INTERNAL, "unit", std::string(name(unit)), "is no unit of CPU kernel sets");
   }
   return text;
@@ -135,6 +136,7 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
       grid.y = grid_size(std::int64_t{shape.kv_heads} * spec.group);
       break;
     case Stage::decode:
+    case Stage::decode_pair:
       throw Error(ADAMAS_INTERNAL, "stage", std::string(name(stage)), "is no stage of CPU kernel sets");
   }
   grid.z = grid_size(rows);

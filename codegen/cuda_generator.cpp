@@ -18,7 +18,6 @@ namespace adamas::codegen {
 namespace {
 
 constexpr int kWordBytes = 4;
-constexpr int kDecodeThreads = 512;      // a multiprocessor's registers: one block, many warps
 constexpr int kOldestArchitecture = 80;  // bf16 conversions
 
 [[noreturn]] void refuse(std::string key, std::string_view value, std::string rule, std::string hint) {
@@ -76,10 +75,17 @@ UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
       if (dense_on_tiles) return {kPlainPieces, kAttendOnTiles};
       return {kPlainPieces, kAttend};
     case Unit::decode:
+    case Unit::decode_pair:
       return {kDecodePieces, kDecode};
   }
   throw Error(ADAMAS_INTERNAL, "unit", fmt::to_string(static_cast<int>(unit)),
               "is none of a kernel set's units");
+}
+
+/// Two units of the same templates have entry points of different names.
+void rename_entry(std::string& text, Stage from, Stage to) {
+  const std::string name = entry_name(from);
+  text.replace(text.find(name + "("), name.size(), entry_name(to));
 }
 
 class CudaGenerator final : public Generator {
@@ -114,7 +120,8 @@ class CudaGenerator final : public Generator {
 
   std::vector<Unit> units(const Spec& spec, const Tuning& tuning, std::string_view target) const override {
     std::vector<Unit> units{Unit::encode, Unit::select, Unit::attend};
-    if (has_cuda_decode(spec, tuning, target)) units.push_back(Unit::decode);
+    for (const Unit unit : cuda_decode_units(spec, tuning, target))
+      units.push_back(unit);
     return units;
   }
 
@@ -130,7 +137,6 @@ class CudaGenerator final : public Generator {
         std::max(kSmallestChunk, static_cast<int>(round_up(ceil_div(spec.budget, kMostChunks), kChunkStep)));
     tuning.dense_chunk = 512;
     tuning.threads = 256;
-    tuning.decode_threads = kDecodeThreads;
     // The same on every target, so that results do not depend on the card: what fits the smallest shared
     // memory.
     const std::int64_t limit = cuda_shared_limit(0);
@@ -153,6 +159,7 @@ class CudaGenerator final : public Generator {
       text += '\n';
       text += embedded_template(path);
     }
+    if (unit == Unit::decode_pair) rename_entry(text, Stage::decode, Stage::decode_pair);
     return text;
   }
 
@@ -202,6 +209,7 @@ class CudaGenerator final : public Generator {
       case Stage::merge:
         return {1, query_heads, rows, kCudaMergeThreads, 0};
       case Stage::decode:
+      case Stage::decode_pair:
         break;  // decode_grid says
     }
     throw Error(ADAMAS_INTERNAL, "stage", fmt::to_string(static_cast<int>(stage)), "is no stage");

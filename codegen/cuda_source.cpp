@@ -227,16 +227,15 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
           : manhattan_formula(cuda.facts.code_bits, cuda.query_planes));
 }
 
-std::string decode_constants(const Spec& spec, const Tuning& tuning) {
-  const CudaDecode decode = cuda_decode_of(spec, tuning);
+std::string decode_constants(const Spec& spec, const Tuning& tuning, Unit unit) {
+  const CudaDecode decode = cuda_decode_of(spec, tuning, unit);
   std::string text = "\n// The decode kernel.\n";
-  text += integer("kDecodeThreads", tuning.decode_threads);
+  text += integer("kDecodeThreads", decode.threads);
   text += integer("kTerms", decode.terms);
   text += integer("kColumns", 2 * decode.terms);
   text += integer("kKeySteps", decode.key_steps);
   text += integer("kColumnWords", 4 * decode.key_steps);
   text += integer("kMaximaWords", decode.maxima_words);
-  text += integer("kInboxWords", decode.inbox_words);
   text += integer("kPiece", decode.piece);
   text += integer("kPieceBytes", decode.piece_bytes);
   text += integer("kDecodeBlocksPerProcessor", decode.blocks_per_processor);
@@ -298,7 +297,7 @@ std::string manhattan_rows(int key_planes, int terms) {
 }
 
 std::string score_rows(const Spec& spec, const Tuning& tuning) {
-  const int planes = facts_of(spec).code_bits, terms = cuda_decode_of(spec, tuning).terms;
+  const int planes = facts_of(spec).code_bits, terms = cuda_decode_of(spec, tuning, Unit::decode).terms;
   return fmt::format(R"(
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:
 /// order key + 1.
@@ -319,9 +318,13 @@ __device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKey
 std::string cuda_specialization(const Spec& spec, const Tuning& tuning, std::span<const Unit> units) {
   const auto has = [&](Unit unit) { return std::ranges::find(units, unit) != units.end(); };
   std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning);
-  if (has(Unit::encode) || has(Unit::select) || has(Unit::decode)) text += rotate(spec) + bucket_of(spec);
+  const bool decode = has(Unit::decode) || has(Unit::decode_pair);
+  if (has(Unit::encode) || has(Unit::select) || decode) text += rotate(spec) + bucket_of(spec);
   if (has(Unit::select)) text += score_words(spec);
-  if (has(Unit::decode)) text += decode_constants(spec, tuning) + score_rows(spec, tuning);
+  if (decode) {
+    const Unit unit = has(Unit::decode) ? Unit::decode : Unit::decode_pair;
+    text += decode_constants(spec, tuning, unit) + score_rows(spec, tuning);
+  }
   return text + "\n}  // namespace adamas_cuda\n";
 }
 

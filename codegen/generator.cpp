@@ -12,7 +12,8 @@ struct StageEntry {
 };
 
 // In the order of the enumerators.
-constexpr std::array<std::string_view, kUnits.size()> kUnitNames{"encode", "select", "attend", "decode"};
+constexpr std::array<std::string_view, kUnits.size()> kUnitNames{"encode", "select", "attend", "decode",
+                                                                 "decode_pair"};
 constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"encode", Unit::encode},
     {"export_codes", Unit::encode},
@@ -24,6 +25,7 @@ constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"attend", Unit::attend},
     {"merge", Unit::attend},
     {"decode", Unit::decode},
+    {"decode_pair", Unit::decode_pair},
 }};
 
 }  // namespace

@@ -17,8 +17,8 @@
 namespace adamas::codegen {
 
 /// A kernel set is compiled as a few independent translation units, so that they compile in parallel.
-enum class Unit { encode, select, attend, decode };
-inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Unit::decode};
+enum class Unit { encode, select, attend, decode, decode_pair };
+inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Unit::decode, Unit::decode_pair};
 std::string_view name(Unit);
 
 /// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
@@ -27,12 +27,14 @@ std::string_view name(Unit);
 ///   attend unit: attend, merge                          (chunk -> partial sums; partial sums -> output, LSE)
 ///   decode unit: decode                                 (all of select and attend in one launch; not every kernel set
 ///                                                        has one)
+///   decode_pair unit: decode_pair                       (the same in smaller blocks, two of which share a
+///                                                        multiprocessor: for many rows)
 enum class Stage {
-  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode
+  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode, decode_pair
 };
 inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes,
                                     Stage::prepare_query, Stage::scan, Stage::select, Stage::attend,
-                                    Stage::merge, Stage::decode};
+                                    Stage::merge, Stage::decode, Stage::decode_pair};
 std::string_view name(Stage);
 std::string entry_name(Stage);  ///< "adamas_" + name
 Unit unit_of(Stage);
@@ -54,8 +56,10 @@ struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
   std::uint32_t threads = 1;
   std::uint32_t shared_bytes = 0;
+  Stage stage = Stage::decode;    ///< decode: or decode_pair
   std::uint32_t ring_stages = 0;  ///< decode: as in Args
   std::uint32_t smallest_part = 1;  ///< decode: as in Args
+  std::uint32_t inbox_words = 0;  ///< decode: as in Args
   std::uint32_t chunks = 0;       ///< decode: as in Args
   std::uint32_t cluster = 1;  ///< CUDA: blocks along x that run together, a divisor of x
 };
@@ -84,7 +88,8 @@ class Generator {
   virtual std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const = 0;
 
   virtual Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const = 0;
-  /// Grid of the decode stage; nothing where a shape is beyond what it can hold on chip, or there is no such stage.
+  /// Grid of the decode stage, or of decode_pair; nothing where a shape is beyond what it can hold on chip, or there
+  /// is no such stage.
   virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&) const = 0;
 
   /// Names the code layout: a function of Spec and language alone.

@@ -31,7 +31,7 @@ constexpr IntegerRange kCpuChunks{8, 4096, 8};
 constexpr IntegerRange kDenseChunks{8, 65536, 8};
 constexpr IntegerRange kCudaThreads{32, 512,
                                     32};  // beyond, a thread has too few registers for the largest group
-constexpr std::array<int, 4> kCudaDecodeThreads{64, 128, 256, 512};
+constexpr std::array<int, 5> kCudaDecodeThreads{0, 64, 128, 256, 512};
 constexpr IntegerRange kCpuThreads{0, 0};  // a context's threads are its own: no kernel depends on them
 
 void read(const KeyValues& given, std::string_view key, std::string& value,

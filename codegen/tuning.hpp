@@ -17,7 +17,7 @@ struct Tuning {
   int chunk = 0;         ///< selected tokens reduced together: fixes the order of the attention sums
   int dense_chunk = 0;   ///< the same for rows that attend to all tokens
   int threads = 0;       ///< cuda: threads a block of the scan, select and attend kernels; cpu: 0
-  int decode_threads = 0;  ///< cuda: threads a block of the decode kernel, 64 to 512; cpu: 0
+  int decode_threads = 0;  ///< cuda: threads a block of the decode kernel, 64 to 512; 0: by the plan's shape; cpu: 0
 
   /// Parses over the defaults of (spec, target). Target: "sm_90a", "x86-64-v3", ... (see target.hpp).
   /// @throws Error(ADAMAS_INVALID_SPEC) naming key, value and rule.

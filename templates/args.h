@@ -100,6 +100,7 @@ struct Args {
   };
   int ring_stages;      // decode: pieces of codes that each warp has room for: 1, 2 or 4
   int smallest_part;    // decode: blocks of a cluster that may answer a short row without the others
+  int inbox_words;      // decode: of each selection, for what a cluster's blocks send each other
   union {
     int skip_short_rows;  // stages: nobody asked for the lists of rows that attend to all, they need not be made
     int short_chunks;     // decode: chunks that `partial` has of rows that attend to all, where that is more than a list

@@ -97,7 +97,7 @@ class CudaModule final : public Module {
     void* parameters[] = {const_cast<adamas_abi::Args*>(&args)};
     const Current current(*context_);
     current.checked();
-    const CUresult result = stage == Stage::decode
+    const CUresult result = stage == Stage::decode || stage == Stage::decode_pair
                                 ? launch_cluster(function, grid, parameters, stream)
                                 : cuda_driver().cuLaunchKernel(
                                       function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes,

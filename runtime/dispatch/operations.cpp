@@ -185,11 +185,12 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
   args.short_chunks = plan.short_chunks();
   args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
   args.smallest_part = static_cast<int>(plan.decode_grid()->smallest_part);
+  args.inbox_words = static_cast<int>(plan.decode_grid()->inbox_words);
   args.chunks = static_cast<int>(plan.decode_grid()->chunks);
   args.positions = call.positions;
   args.counts = call.counts;
   args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
-  plan.module(Stage::decode).launch(Stage::decode, *plan.decode_grid(), args, stream);
+  plan.module(plan.decode_grid()->stage).launch(plan.decode_grid()->stage, *plan.decode_grid(), args, stream);
 }
 
 /// Who wants every token of every row: the value of Args::all_tokens.

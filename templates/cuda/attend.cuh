@@ -48,16 +48,11 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
     __syncthreads();
 #pragma unroll 1
     for (int number = warp_index(); number < kTilesPerChunk; number += kAttendWarps) {
-      TileRows rows;
       const Place place =
           place_of_entry(places, row, list, index * kChunk + number * kTile + token_of_lane(), status);
-      constexpr int kStride = kTilesPerChunk * kSharedPartialFloats;
-      if (load_tile(args, kv_head, place, rows)) {
-        attend_tile(args, shared.queries, rows, heads, shared.tiles[0][number], kStride);
-      } else {
-        attend_nothing(heads, shared.tiles[0][number], kStride);
-      }
-      if (done == 0) attended += __popc(rows.tokens);
+      const unsigned tokens = attend_tile(args, kv_head, shared.queries, place, heads,
+                                          shared.tiles[0][number], kTilesPerChunk * kSharedPartialFloats);
+      if (done == 0) attended += __popc(tokens);
     }
     __syncthreads();
 #pragma unroll 1

@@ -1,5 +1,4 @@
-// 16-bit and 8-bit floats to float32 and back. The only PTX of the kernels, so that the source needs no
-// header of any toolkit.
+// 16-bit and 8-bit floats to float32 and back, in PTX, so that the source needs no header of any toolkit.
 #pragma once
 
 namespace adamas_cuda {

@@ -153,7 +153,8 @@ __device__ __forceinline__ void list_and_send(const Args& args, const Cluster& c
   __syncthreads();
 #pragma unroll 1
   for (int selection = warp_index() / kListWarps; selection < kSelections; selection += kListsAtOnce) {
-    send_candidates(cluster, shares, selection, part, candidates_of(args, cluster, selection, part), shared);
+    send_candidates(args, cluster, shares, selection, part, candidates_of(args, cluster, selection, part),
+                    shared);
   }
 }
 
@@ -177,12 +178,13 @@ __device__ __forceinline__ void choose_tokens(const Args& args, const Cluster& c
     const Counts counts = count_candidates(selection, shared);
     if (counts.total == kTooMany) continue;
     if (warp_index() == (selection - begin) % kDecodeWarps) {
-      const Threshold threshold = find_threshold(cluster, shares, selection, counts, task.selected, shared);
+      const Threshold threshold =
+          find_threshold(args, cluster, shares, selection, counts, task.selected, shared);
       if (lane_index() == 0) shared.thresholds[selection] = threshold;
     }
     if (warp_index() >= busy) {
-      look_up_entries(cluster, places, shares, selection, counts, warp_index() - busy, kDecodeWarps - busy,
-                      shared, status);
+      look_up_entries(args, cluster, places, shares, selection, counts, warp_index() - busy,
+                      kDecodeWarps - busy, shared, status);
     }
   }
   __syncthreads();
@@ -306,7 +308,7 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   prefetch_table(args, row_index / kQueryRows);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kSelections * kExcesses; i += kDecodeThreads) {
-    shared.inbox[i / kExcesses].listed.excesses[i % kExcesses] = 0;
+    shared.excesses[i / kExcesses][i % kExcesses] = 0;
     if (i % kExcesses < kMostBlocks) shared.block_counts[i / kExcesses][i % kExcesses] = 0;
   }
   wait_for_previous_kernel();

@@ -32,19 +32,13 @@ __device__ __forceinline__ void attend_items(const Args& args, int kv_head, cons
   for (int done = 0; done < kHeadsPerList; done += kListHeadsAtOnce) {
 #pragma unroll 1
     for (int number = warp_index(); number < (past - first) * kTilesPerChunk; number += kDecodeWarps) {
-      constexpr int kStride = kTilesPerChunk * kSharedPartialFloats;
       const int item = number / kTilesPerChunk, tile = number % kTilesPerChunk;
       const int heads = min(kListHeadsAtOnce, kHeadsPerList - done);
       float* const partials = tiles_of(tiles, item, done) + tile * kSharedPartialFloats;
       const Place place = place_in_item(places, item, tile * kTile + token_of_lane(),
                                         tokens_of_item(first + item, selected), status);
-      TileRows rows;
-      if (load_tile(args, kv_head, place, rows)) {
-        attend_tile(args, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce], rows,
-                    heads, partials, kStride);
-      } else {
-        attend_nothing(heads, partials, kStride);
-      }
+      attend_tile(args, kv_head, shared.queries[(first + item) / kChunksPerList][done / kListHeadsAtOnce],
+                  place, heads, partials, kTilesPerChunk * kSharedPartialFloats);
     }
   }
 }

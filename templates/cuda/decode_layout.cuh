@@ -138,27 +138,16 @@ struct Threshold {
   int skipped;
 };
 
-/// What blocks send each other about a selection: candidates, each block to a part of its own, or histograms.
-union Inbox {
-  struct {
-    Candidate candidates[kInboxWords - kExcesses];
-    alignas(16) unsigned excesses[kExcesses];  ///< how many candidates of the row have each
-  } listed;
-  struct {
-    alignas(16) unsigned short counts[kMostBlocks][kBins];  ///< every block's histogram
-    alignas(16) unsigned bins[kBins];                       ///< this block's, before it is sent
-  } histograms;
-};
-
 /// Its size is a multiple of a row of banks: where the rings lie askew to those, copies into them take
 /// longer.
 struct alignas(128) DecodeShared {
-  alignas(16) Inbox inbox[kSelections];
+  alignas(16) unsigned excesses[kSelections][kExcesses];         ///< how many candidates of the row have each
   alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as binary columns
   alignas(16) PassQueries queries[kSelections][kListPasses];
   alignas(
       16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kSharedPartialFloats];
-  /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position.
+  /// Maxima of all warps; then, if they are not too many, the candidates of all blocks, by position, else the
+  /// block's histogram before it is sent.
   alignas(16) unsigned maxima[kSelections][kMaximaWords];
   alignas(
       16) unsigned entries[kSelections][kMostCandidates > 0 ? kMostCandidates : 4];  ///< of the candidates
@@ -180,12 +169,6 @@ static_assert(sizeof(DecodeShared) == kDecodeSharedBytes,
 
 extern __shared__ __align__(128) unsigned char dynamic_shared[];
 
-/// Candidates of a selection that a block can send, and where in a receiver's inbox they begin.
-__device__ __forceinline__ int inbox_part(const Cluster& cluster) {
-  return cluster.share(kInboxWords - kExcesses);
-}
-static_assert((kInboxWords - kExcesses) % 24 == 0, "clusters of 1, 2, 3, 4 and 8 blocks share an inbox out");
-
 /// Tokens in chunk `item % kChunksPerList` of a list of `selected`.
 __device__ __forceinline__ int tokens_of_item(int item, int selected) {
   return max(0, min(kChunk, selected - item % kChunksPerList * kChunk));
@@ -206,9 +189,25 @@ __device__ __forceinline__ unsigned* list_of_block() {
   return reinterpret_cast<unsigned*>(dynamic_shared + sizeof(DecodeShared));
 }
 
+/// After those: what blocks send each other about a selection, args.inbox_words. Candidates, each block to a
+/// part of its own, or histograms.
+__device__ __forceinline__ unsigned* inbox_of(const Args& args, int selection) {
+  return list_of_block() + args.chunks * kChunk + selection * args.inbox_words;
+}
+
+/// Candidates of a selection that a block can send, and where in a receiver's inbox they begin.
+__device__ __forceinline__ int inbox_part(const Args& args, const Cluster& cluster) {
+  return cluster.share(args.inbox_words);
+}
+
+/// A block's histogram there.
+__device__ __forceinline__ unsigned short* histogram_of(const Args& args, int selection, unsigned block) {
+  return reinterpret_cast<unsigned short*>(inbox_of(args, selection)) + block * kBins;
+}
+
 /// After those: scores while tokens are selected, sums of tiles while they are attended to.
 __device__ __forceinline__ unsigned char* scores_of_block(const Args& args) {
-  return dynamic_shared + sizeof(DecodeShared) + args.chunks * kChunk * sizeof(unsigned);
+  return reinterpret_cast<unsigned char*>(inbox_of(args, kSelections));
 }
 
 /// Bytes between the scores of two selections: neighbours begin in other banks.

@@ -205,13 +205,14 @@ __device__ __forceinline__ int position_of(const Shares& shares, Candidate candi
 
 /// Sends the candidates that a warp has listed to the readers of the list, which count them by excess, and
 /// the block's count of them to all blocks. All warps of the block have listed theirs.
-__device__ __forceinline__ void send_candidates(const Cluster& cluster, const Shares& shares, int selection,
-                                                int part, const Candidate* candidates, DecodeShared& shared) {
+__device__ __forceinline__ void send_candidates(const Args& args, const Cluster& cluster,
+                                                const Shares& shares, int selection, int part,
+                                                const Candidate* candidates, DecodeShared& shared) {
   static_assert(kListWarps <= kWarp, "a lane has a part's count");
   const unsigned count = lane_index() < kListWarps ? shared.candidate_counts[selection][lane_index()] : 0;
   const bool fits = __ballot_sync(kAllLanes, count > kCandidates) == 0;
   const auto total = static_cast<unsigned>(sum_over_warp(static_cast<int>(count)));
-  const int most = inbox_part(cluster);
+  const int most = inbox_part(args, cluster);
   const bool sends = kMostCandidates > 0 && fits && total <= static_cast<unsigned>(most);
   const Readers readers = readers_of(cluster, selection);
   const auto block = static_cast<unsigned>(lane_index());
@@ -225,12 +226,11 @@ __device__ __forceinline__ void send_candidates(const Cluster& cluster, const Sh
   if (!sends) return;
   const auto before = static_cast<unsigned>(sum_over_warp(static_cast<int>(lane_index() < part ? count : 0)));
   const unsigned listed = __shfl_sync(kAllLanes, count, part);
-  auto& inbox = shared.inbox[selection].listed;
-  Candidate* const to = inbox.candidates + static_cast<int>(cluster.rank) * most + before;
+  Candidate* const to = inbox_of(args, selection) + static_cast<int>(cluster.rank) * most + before;
 #pragma unroll 1
   for (unsigned i = lane_index(); i < listed; i += kWarp) {
     const Candidate candidate = candidates[i];
-    unsigned* const counter = &inbox.excesses[min(excess_of(shares, candidate), kExcesses - 1u)];
+    unsigned* const counter = &shared.excesses[selection][min(excess_of(shares, candidate), kExcesses - 1u)];
 #pragma unroll 1
     for (unsigned reader = readers.first; reader <= readers.last; ++reader) {
       send(to + i, cluster.address_of(reader), candidate, shared.candidates_mail);
@@ -265,25 +265,25 @@ __device__ __forceinline__ Counts count_candidates(int selection, const DecodeSh
 }
 
 /// Candidate `number` of a list, by position, as the blocks have sent them.
-__device__ __forceinline__ Candidate candidate_of(const Cluster& cluster, int selection, const Counts& counts,
-                                                  unsigned number, const DecodeShared& shared) {
+__device__ __forceinline__ Candidate candidate_of(const Args& args, const Cluster& cluster, int selection,
+                                                  const Counts& counts, unsigned number) {
   unsigned before = 0, block = 0, past = 0;
 #pragma unroll
   for (unsigned b = 1; b < kMostBlocks; ++b) {
     past += counts.of_block[b - 1];
     if (number >= past) before = past, block = b;
   }
-  return shared.inbox[selection]
-      .listed.candidates[static_cast<int>(block) * inbox_part(cluster) + static_cast<int>(number - before)];
+  return inbox_of(
+      args,
+      selection)[static_cast<int>(block) * inbox_part(args, cluster) + static_cast<int>(number - before)];
 }
 
 /// Finds out which of a list's candidates are selected. By one warp.
-__device__ __forceinline__ Threshold find_threshold(const Cluster& cluster, const Shares& shares,
-                                                    int selection, const Counts& counts, int wanted,
-                                                    const DecodeShared& shared) {
+__device__ __forceinline__ Threshold find_threshold(const Args& args, const Cluster& cluster,
+                                                    const Shares& shares, int selection, const Counts& counts,
+                                                    int wanted, const DecodeShared& shared) {
   // Counts of excesses 4 lane .. 4 lane + 3, and of those and better ones.
-  const uint4 four =
-      *reinterpret_cast<const uint4*>(&shared.inbox[selection].listed.excesses[4 * lane_index()]);
+  const uint4 four = *reinterpret_cast<const uint4*>(&shared.excesses[selection][4 * lane_index()]);
   const unsigned of_excess[4] = {four.x, four.y, four.z, four.w};
   static_assert(kExcesses == 4 * kWarp, "a lane has four counts");
   const unsigned mine = four.x + four.y + four.z + four.w;
@@ -314,7 +314,7 @@ __device__ __forceinline__ Threshold find_threshold(const Cluster& cluster, cons
     int count = 0;
 #pragma unroll 1
     for (unsigned i = lane_index(); i < counts.total; i += kWarp) {
-      count += excess_of(shares, candidate_of(cluster, selection, counts, i, shared)) >= middle;
+      count += excess_of(shares, candidate_of(args, cluster, selection, counts, i)) >= middle;
     }
     count = sum_over_warp(count);
     if (count >= wanted) {
@@ -328,13 +328,14 @@ __device__ __forceinline__ Threshold find_threshold(const Cluster& cluster, cons
 
 /// Brings a list's candidates together by position, with their list entries: 32 a warp, so that the warps
 /// that have none leave the processor to the others.
-__device__ __forceinline__ void look_up_entries(const Cluster& cluster, const Places& places,
-                                                const Shares& shares, int selection, const Counts& counts,
-                                                int warp, int warps, DecodeShared& shared, unsigned& status) {
+__device__ __forceinline__ void look_up_entries(const Args& args, const Cluster& cluster,
+                                                const Places& places, const Shares& shares, int selection,
+                                                const Counts& counts, int warp, int warps,
+                                                DecodeShared& shared, unsigned& status) {
   const auto step = static_cast<unsigned>(warps * kWarp);
 #pragma unroll 1
   for (auto i = static_cast<unsigned>(warp * kWarp + lane_index()); i < counts.total; i += step) {
-    const Candidate candidate = candidate_of(cluster, selection, counts, i, shared);
+    const Candidate candidate = candidate_of(args, cluster, selection, counts, i);
     shared.maxima[selection][i] = candidate;
     shared.entries[selection][i] = list_entry(places, position_of(shares, candidate), status);
   }

@@ -76,7 +76,7 @@ __device__ __forceinline__ void count_scores(const Shares& shares, const Slice& 
 }
 
 /// Sends this block's histograms to every block. Counts beyond the budget are cut off: they say enough.
-__device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& shared) {
+__device__ __forceinline__ void send_bins(const Args& args, const Cluster& cluster, DecodeShared& shared) {
   constexpr int kVectors = kBins / 8;
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < kSelections * kVectors; i += kDecodeThreads) {
@@ -85,12 +85,11 @@ __device__ __forceinline__ void send_bins(const Cluster& cluster, DecodeShared& 
     unsigned pairs[4];
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
-      const uint2 two =
-          *reinterpret_cast<const uint2*>(&shared.inbox[selection].histograms.bins[first + 2 * pair]);
+      const uint2 two = *reinterpret_cast<const uint2*>(&shared.maxima[selection][first + 2 * pair]);
       pairs[pair] = min(two.x, static_cast<unsigned>(kBudget)) | min(two.y, static_cast<unsigned>(kBudget))
                                                                      << 16;
     }
-    auto* to = reinterpret_cast<uint4*>(&shared.inbox[selection].histograms.counts[cluster.rank][first]);
+    auto* to = reinterpret_cast<uint4*>(histogram_of(args, selection, cluster.rank) + first);
 #pragma unroll 1
     for (unsigned block = 0; block < cluster.blocks; ++block) {
       send(to, cluster.address_of(block), {pairs[0], pairs[1], pairs[2], pairs[3]}, shared.histograms_mail);
@@ -110,17 +109,17 @@ __device__ __forceinline__ unsigned sum_bins(const unsigned (&pairs)[4], int fro
 }
 
 /// Narrows one selection's search to the bin that holds the budget's last token. By one warp.
-__device__ __forceinline__ void narrow_search(const Cluster& cluster, int selection, unsigned wanted,
-                                              DecodeShared& shared) {
+__device__ __forceinline__ void narrow_search(const Args& args, const Cluster& cluster, int selection,
+                                              unsigned wanted, DecodeShared& shared) {
   static_assert(kMostBlocks * kBudget < 1 << 16, "sums over blocks fit 16 bits");
   Search search = shared.search[selection];
-  const auto& inbox = shared.inbox[selection].histograms.counts;
   // Bins 8 lane .. 8 lane + 7, of all blocks and of those before this one.
   unsigned all[4] = {}, earlier[4] = {};
 #pragma unroll
   for (unsigned block = 0; block < kMostBlocks; ++block) {
     if (block >= cluster.blocks) break;
-    const uint4 words = *reinterpret_cast<const uint4*>(&inbox[block][lane_index() * 8]);
+    const uint4 words =
+        *reinterpret_cast<const uint4*>(histogram_of(args, selection, block) + lane_index() * 8);
     const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (int pair = 0; pair < 4; ++pair) {
@@ -159,7 +158,7 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
   if (!is_open(search)) {
     // Of equal tokens the later ones are selected: the last block's come first. Lane b has block b's.
     const unsigned block = static_cast<unsigned>(lane_index());
-    const unsigned equal = block < cluster.blocks ? inbox[block & (kMostBlocks - 1)][bin] : 0;
+    const unsigned equal = block < cluster.blocks ? histogram_of(args, selection, block)[bin] : 0;
     unsigned equal_from_here = equal;
 #pragma unroll
     for (int distance = 1; distance < kMostBlocks; distance *= 2) {
@@ -169,8 +168,8 @@ __device__ __forceinline__ void narrow_search(const Cluster& cluster, int select
     const unsigned later = equal_from_here - equal;
     const unsigned taken = left > later ? min(left - later, equal) : 0;
     const unsigned before = block < cluster.rank ? taken : 0;
-    search.skipped = shared.inbox[selection].histograms.bins[bin] -
-                     __shfl_sync(kAllLanes, taken, static_cast<int>(cluster.rank));
+    search.skipped =
+        shared.maxima[selection][bin] - __shfl_sync(kAllLanes, taken, static_cast<int>(cluster.rank));
     search.first = search.above_before + static_cast<unsigned>(sum_over_warp(static_cast<int>(before)));
   }
   __syncwarp();
@@ -331,7 +330,7 @@ __device__ __forceinline__ void search_lists(const Args& args, const Cluster& cl
   for (unsigned delivery = 0, open = 1; open != 0; ++delivery) {
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kSelections * kBins; i += kDecodeThreads) {
-      if (shared.totals[i / kBins] == kTooMany) shared.inbox[i / kBins].histograms.bins[i % kBins] = 0;
+      if (shared.totals[i / kBins] == kTooMany) shared.maxima[i / kBins][i % kBins] = 0;
     }
     if (threadIdx.x == 0) expect(shared.histograms_mail, histogram_bytes);
     // All blocks have read what the inbox held, and expect what comes.
@@ -342,16 +341,16 @@ __device__ __forceinline__ void search_lists(const Args& args, const Cluster& cl
     for (int selection = first_list; selection < kSelections; selection += kListsAtOnce) {
       if (shared.totals[selection] != kTooMany || !is_open(shared.search[selection])) continue;
       count_scores(shares, part_slice, scores + selection * stride, shared.search[selection],
-                   shared.inbox[selection].histograms.bins, candidates_of(args, cluster, selection, part),
+                   shared.maxima[selection], candidates_of(args, cluster, selection, part),
                    shared.candidate_counts[selection][part]);
     }
     __syncthreads();
-    send_bins(cluster, shared);
+    send_bins(args, cluster, shared);
     wait_for_mail(shared.histograms_mail, delivery);
 #pragma unroll 1
     for (int selection = warp_index(); selection < kSelections; selection += kDecodeWarps) {
       if (shared.totals[selection] == kTooMany && is_open(shared.search[selection])) {
-        narrow_search(cluster, selection, selected, shared);
+        narrow_search(args, cluster, selection, selected, shared);
       }
     }
     __syncthreads();

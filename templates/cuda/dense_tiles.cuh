@@ -129,7 +129,7 @@ __device__ __forceinline__ void load_tile_queries(const Args& args, int row_inde
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const unsigned short* const pair = elements + step * kDepth + half * 8 + lane_index() % 4 * 2;
-        const unsigned word = __ldg(pair) | static_cast<unsigned>(__ldg(pair + 1)) << 16;
+        const unsigned word = word_of(__ldg(pair), __ldg(pair + 1));
         queries.pieces[tile][step][half] = head < heads ? word : 0u;
       }
     }
@@ -149,7 +149,7 @@ struct SplitPair {
 };
 __device__ __forceinline__ SplitPair split(float first, float second) {
   const Split a = split(first), b = split(second);
-  return {a.high | static_cast<unsigned>(b.high) << 16, a.low | static_cast<unsigned>(b.low) << 16};
+  return {word_of(a.high, b.high), word_of(a.low, b.low)};
 }
 
 /// q.k of a tile: of tokens lane / 4 and lane / 4 + 8, two heads each.

@@ -10,6 +10,11 @@ using adamas_abi::i64;
 
 enum class Element { f16, bf16, f32, f8e4m3fn };
 
+/// Two 16-bit numbers side by side.
+__device__ __forceinline__ unsigned word_of(unsigned short low, unsigned short high) {
+  return low | static_cast<unsigned>(high) << 16;
+}
+
 /// A 16-bit element as float32; exact.
 template <Element kType>
 __device__ __forceinline__ float widen(unsigned short bits) {

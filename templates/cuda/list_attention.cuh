@@ -59,7 +59,7 @@ __device__ __forceinline__ unsigned short narrow(float value) {
 struct Split {
   unsigned short high, low;
 
-  __device__ __forceinline__ unsigned pair() const { return high | static_cast<unsigned>(low) << 16; }
+  __device__ __forceinline__ unsigned pair() const { return word_of(high, low); }
 };
 __device__ __forceinline__ Split split(float value) {
   const unsigned short high = narrow(value);
@@ -115,14 +115,14 @@ __device__ __forceinline__ void load_pass_queries(const Args& args, int row_inde
 #pragma unroll 1
     for (int word = lane_index(); word < kHeadDim / 2; word += kWarp) {
       if constexpr (kExactQuery) {
-        const unsigned low = load_raw_element<kQueryType>(args.query, query + 2 * word),
-                       high = load_raw_element<kQueryType>(args.query, query + 2 * word + 1);
-        queries.words[i][0][word] = exists ? low | high << 16 : 0u;
+        const auto low = load_raw_element<kQueryType>(args.query, query + 2 * word),
+                   high = load_raw_element<kQueryType>(args.query, query + 2 * word + 1);
+        queries.words[i][0][word] = exists ? word_of(low, high) : 0u;
       } else {
         const Split even = split(load_element<kQueryType>(args.query, query + 2 * word) * by.inverse),
                     odd = split(load_element<kQueryType>(args.query, query + 2 * word + 1) * by.inverse);
-        queries.words[i][0][word] = exists ? even.high | static_cast<unsigned>(odd.high) << 16 : 0u;
-        queries.words[i][1][word] = exists ? even.low | static_cast<unsigned>(odd.low) << 16 : 0u;
+        queries.words[i][0][word] = exists ? word_of(even.high, odd.high) : 0u;
+        queries.words[i][1][word] = exists ? word_of(even.low, odd.low) : 0u;
       }
     }
     if constexpr (kScalesDots) {
@@ -184,11 +184,10 @@ __device__ __forceinline__ void load_values(TileRows& rows, int round) {
   }
 }
 
-/// Which token of a tile a lane looks up for load_tile.
+/// Which token of a tile a lane looks up for attend_tile.
 __device__ __forceinline__ int token_of_lane() { return lane_index() % kTile; }
 
 /// Begins to load a tile.
-/// @param place  of token token_of_lane(); nowhere: it does not exist
 /// @return whether any token does; otherwise nothing is loaded
 __device__ __forceinline__ bool load_tile(const Args& args, int kv_head, const Place& place, TileRows& rows) {
   rows.tokens = __ballot_sync(kAllLanes, place.page >= 0) & 0xffffu;
@@ -328,10 +327,9 @@ __device__ __forceinline__ void attend_nothing(int heads, float* partials, int s
   }
 }
 
-/// Partial sums of a tile, `rows`, for `heads` query heads.
-/// @param partials  of the first head; the others' are `stride` floats apart
-__device__ __forceinline__ void attend_tile(const Args& args, const PassQueries& queries, TileRows& rows,
-                                            int heads, float* partials, int stride) {
+/// Partial sums of a tile that has tokens.
+__device__ __forceinline__ void sum_tile(const Args& args, const PassQueries& queries, TileRows& rows,
+                                         int heads, float* partials, int stride) {
   float dots[2][4] = {};
 #pragma unroll
   for (int round = 0; round < kKeyRounds; ++round) {
@@ -363,6 +361,21 @@ __device__ __forceinline__ void attend_tile(const Args& args, const PassQueries&
     partial[kValueDim] = weights.largest;
     partial[kValueDim + 1] = weights.sum;
   }
+}
+
+/// Attention of `heads` query heads to a tile.
+/// @param place     of token token_of_lane(); nowhere: it does not exist
+/// @param partials  of the first head; the others' are `stride` floats apart
+/// @return which of its tokens exist, a bit each
+__device__ __forceinline__ unsigned attend_tile(const Args& args, int kv_head, const PassQueries& queries,
+                                                const Place& place, int heads, float* partials, int stride) {
+  TileRows rows;
+  if (load_tile(args, kv_head, place, rows)) {
+    sum_tile(args, queries, rows, heads, partials, stride);
+  } else {
+    attend_nothing(heads, partials, stride);
+  }
+  return rows.tokens;
 }
 
 }  // namespace adamas_cuda

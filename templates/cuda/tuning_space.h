@@ -7,7 +7,7 @@ namespace adamas::templates {
 inline constexpr TuningValues kCudaTuningSpace[] = {
     {"schedule", "cluster stages", TuningMatters::always},
     {"cluster", "0 1 2 3 4 8", TuningMatters::cluster},
-    {"decode_threads", "128 256 512", TuningMatters::cluster},
+    {"decode_threads", "0 128 256 512", TuningMatters::cluster},
     {"scan_tile", "512 1024 2048 4096", TuningMatters::stages},
     {"threads", "128 256 512", TuningMatters::stages},
     {"chunk", "32 64 128", TuningMatters::always},

@@ -14,7 +14,7 @@ constexpr int kProcessors = 132;
 
 bool has_decode(const std::string& spec_text, const std::string& tuning = "", const char* target = kTarget) {
   const Spec spec = Spec::parse(spec_text);
-  return has_cuda_decode(spec, Tuning::parse(tuning, spec, target), target);
+  return !cuda_decode_units(spec, Tuning::parse(tuning, spec, target), target).empty();
 }
 
 std::optional<Grid> grid_of(const std::string& spec_text, int batch, int kv_heads, std::int64_t tokens,
@@ -53,7 +53,7 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
   // Parts of a cluster answer short rows where not all clusters run at once, and a part has few tokens to
   // attend to.
   CHECK(grid_of("group=4", 1, 8, 32768)->smallest_part == 8);
-  CHECK(grid_of("group=4", 32, 8, 65536)->smallest_part == 2);
+  CHECK(grid_of("group=4", 32, 8, 65536)->smallest_part == 1);
   CHECK(grid_of("", 8, 32, 32768, "cluster=3")->smallest_part == 1);
   CHECK(grid_of("budget=1024", 8, 32, 32768, "cluster=2")->smallest_part == 2);
   // What the caller says, where it fits.
@@ -63,6 +63,24 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
   CHECK(grid_of("group=8", 1, 8, 32768));
   CHECK_FALSE(grid_of("group=8", 1, 8, 131072));
   CHECK_FALSE(grid_of("", 1, 65536, 1024));
+}
+
+TEST_CASE("cuda decode: two small blocks share a multiprocessor that answers several rows") {
+  const auto many = grid_of("", 16, 32, 8192);
+  CHECK(many->stage == Stage::decode_pair);
+  CHECK(many->threads == 256);
+  CHECK(2 * (many->shared_bytes + 1024) <= cuda_shared_limit(90) + 1024);
+  CHECK(grid_of("", 5, 32, 8192)->stage == Stage::decode_pair);
+  CHECK(grid_of("", 32, 32, 32768)->stage == Stage::decode_pair);
+  CHECK(grid_of("group=8 scope=kv_head", 64, 8, 8192)->stage == Stage::decode_pair);
+  // Not where each has one row, few long ones, lists that share a small block, or where the caller says
+  // otherwise.
+  CHECK(grid_of("", 4, 32, 8192)->stage == Stage::decode);
+  CHECK(grid_of("", 8, 32, 32768)->stage == Stage::decode);
+  CHECK(grid_of("group=4", 64, 8, 8192)->stage == Stage::decode);
+  CHECK(grid_of("", 16, 32, 8192, "decode_threads=512")->stage == Stage::decode);
+  CHECK(grid_of("", 16, 32, 8192, "decode_threads=256")->stage == Stage::decode);
+  CHECK(grid_of("", 16, 32, 8192, "cluster=2")->stage == Stage::decode);
 }
 
 TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a block") {
@@ -82,7 +100,7 @@ TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a b
       CHECK(grid->shared_bytes <= cuda_shared_limit(90));
       // Rings of codes begin at a row of banks: askew, copies into them take longer.
       const Spec parsed = Spec::parse(spec);
-      const CudaDecode decode = cuda_decode_of(parsed, Tuning::parse("", parsed, kTarget));
+      const CudaDecode decode = cuda_decode_of(parsed, Tuning::parse("", parsed, kTarget), Unit::decode);
       const auto rings = grid->ring_stages * (grid->threads / 32) * static_cast<unsigned>(decode.piece_bytes);
       CHECK((grid->shared_bytes - rings) % 128 == 0);
     }

@@ -47,7 +47,7 @@ TEST_CASE("a key overrides its default and no other") {
                     Spec{}, "sm_80");
   CHECK(all.text() ==
         "schedule=stages cluster=0 scan=popc scan_tile=640 chunk=64 dense_chunk=1024 threads=96 "
-        "decode_threads=512");
+        "decode_threads=0");
   CHECK(Tuning::parse("scan=table threads=0", Spec{}, "x86-64-v3").scan == "table");
 }
 

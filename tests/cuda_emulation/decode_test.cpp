@@ -168,6 +168,20 @@ TEST_CASE("parts of a cluster answer rows too short for all of it") {
   CHECK(most_deliveries >= 1);
 }
 
+TEST_CASE("small blocks of many rows decode as the stages do") {
+  Problem problem(0, RowKind::kNormal, {700, 333, 150, 70, 1, 0});
+  problem.processors = 1;
+  problem.make_burst(300, 60);
+  problem.encode();
+  check_clusters(problem, std::array{1}, 0, Lists::positions);
+  CHECK(problem.decoded_by == codegen::Stage::decode_pair);
+  Problem equal(0, RowKind::kAllEqual, {1200, 90});
+  equal.processors = 1;
+  equal.encode();
+  check_clusters(equal, std::array{1}, 0, Lists::slots);
+  CHECK(equal.decoded_by == codegen::Stage::decode_pair);
+}
+
 TEST_CASE("a cluster obeys a row's own budget, down to none") {
   for (const int index : {0, 8}) {
     CAPTURE(std::string(kSpecs[index].spec));

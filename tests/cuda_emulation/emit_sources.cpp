@@ -58,15 +58,17 @@ std::string emulated_unit(std::size_t index, Unit unit) {
       throw std::runtime_error("PTX in another place");
   }
   replace_all(source, "extern \"C\" ", "");
-  for (const auto& [of, alignment] : {std::pair{Unit::encode, 16}, {Unit::attend, 16}, {Unit::decode, 128}}) {
+  for (const auto& [of, alignment] :
+       {std::pair{Unit::encode, 16}, {Unit::attend, 16}, {Unit::decode, 128}, {Unit::decode_pair, 128}}) {
     if (unit != of) continue;
     replace_all(source,
                 fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];", alignment),
                 "");
   }
   // Blocks of a cluster run at once, so a static variable would be shared by all of them.
-  if (unit == Unit::decode && source.find("__shared__") != std::string::npos) {
-    throw std::runtime_error("unit decode has shared memory that is not dynamic");
+  const bool runs_in_clusters = unit == Unit::decode || unit == Unit::decode_pair;
+  if (runs_in_clusters && source.find("__shared__") != std::string::npos) {
+    throw std::runtime_error("a decode unit has shared memory that is not dynamic");
   }
 
   const std::string space = fmt::format("spec{}_{}", index, name(unit));

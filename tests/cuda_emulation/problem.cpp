@@ -394,8 +394,10 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   if (!grid) throw std::runtime_error("the decode unit has no grid for this shape");
   args.ring_stages = std::min(static_cast<int>(grid->ring_stages), most_ring_stages);
   args.smallest_part = static_cast<int>(grid->smallest_part);
+  args.inbox_words = static_cast<int>(grid->inbox_words);
   args.chunks = static_cast<int>(grid->chunks);
-  const LaunchFacts result = launch(index, Stage::decode, *grid, args);
+  decoded_by = grid->stage;
+  const LaunchFacts result = launch(index, grid->stage, *grid, args);
   args.short_chunks = 0;
   args.positions = positions.data();
   args.counts = counts.data();

@@ -2,6 +2,8 @@
 // cores, and clusters of every size. They pass what the default passes, and give the same bits.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 
 #include "tests/dispatch/forced_tuning.hpp"
@@ -80,6 +82,39 @@ TEST_CASE("cuda: every schedule gives the same bits") {
     CHECK(found.out == want.out);
     CHECK(found.lse == want.lse);
     CHECK(found.counters.tokens_attended == want.counters.tokens_attended);
+  }
+}
+
+TEST_CASE("cuda: of many rows, each is what it is alone") {
+  const Context context("cuda:0");
+  for (const std::string spec :
+       {"head_dim=128 budget=64 page_size=16", "head_dim=64 budget=300 group=2", "group=4 budget=40"}) {
+    INFO(spec);
+    // More than a GPU has multiprocessors: two blocks share each, where they have few lists.
+    constexpr int kSequences = 150, kEvery = 29;
+    SmallShape many{.spec = spec, .dense_below = 80};
+    many.sequences.clear();
+    for (int i = 0; i < kSequences; ++i)
+      many.sequences.push_back({i, i * 137 % 1400});
+    const auto decode = [&](const SmallShape& shape) {
+      const SmallProblem problem(context, shape);
+      problem.encode();
+      return problem.decode();
+    };
+    const Attended whole = decode(many);
+    for (int i = 0; i < kSequences; i += kEvery) {
+      INFO("sequence ", i);
+      SmallShape alone = many;
+      alone.sequences = {many.sequences[static_cast<std::size_t>(i)]};
+      alone.max_tokens = 1400;
+      const Attended want = decode(alone);
+      const auto same = [&](const auto& all, const auto& part) {
+        return std::equal(part.begin(), part.end(),
+                          all.begin() + static_cast<std::ptrdiff_t>(i * part.size()));
+      };
+      CHECK(same(whole.out, want.out));
+      CHECK(same(whole.lse, want.lse));
+    }
   }
 }
 
