@@ -378,6 +378,7 @@ ADAMAS_API adamas_status adamas_codes_import(const adamas_kernel* kernel, const 
  *  select    query codes lengths [query_thresholds]                     positions counts [scores] [query_codes]
  *  attend    query cache lengths positions counts                       out [lse]
  *  decode    query codes cache lengths [query_thresholds]               out [lse] [positions counts]
+ *            [append_slots key_thresholds]                              [codes]
  *  dense     query cache lengths                                        out [lse]
  */
 typedef struct adamas_call {
@@ -388,7 +389,7 @@ typedef struct adamas_call {
   const void* query ADAMAS_ZERO; /* [rows, query heads, head_dim] of q_type */
   int64_t query_row_stride ADAMAS_ZERO, query_head_stride ADAMAS_ZERO; /* 0, 0: dense */
   adamas_cache cache ADAMAS_INIT({});
-  const void* codes ADAMAS_ZERO;
+  const void* codes ADAMAS_ZERO; /* written where append_slots says */
   /* [batch] tokens in the cache, the query rows' own included; 0 = padded, inert row */
   const int32_t* lengths ADAMAS_ZERO;
   /* [batch] or NULL (0): index of position 0 in the sequence's row, table or array */
@@ -417,6 +418,10 @@ typedef struct adamas_call {
   /* select: [rows, query heads, head_dim] query integers (dot) or codes (manhattan); or NULL */
   int8_t* query_codes ADAMAS_ZERO;
   void* counters ADAMAS_ZERO; /* optional, see below */
+  /* decode: [rows] the slot of each row's own token, negative = none; or NULL. Their codes are made first, as
+   * adamas_encode would make them, so that a step is one call. UNAVAILABLE while the kernel is dense */
+  const int32_t* append_slots ADAMAS_ZERO;
+  const float* key_thresholds ADAMAS_ZERO; /* [kv_heads, buckets - 1], where append_slots is given */
 } adamas_call;
 
 ADAMAS_API adamas_status adamas_select(const adamas_plan* plan, const adamas_call* call, void* stream);

@@ -39,14 +39,15 @@ adamas_plan_info Plan::info() const {
 void Plan::call(Operation operation, const CallArrays& arrays, const CallOptions& options) const {
   adamas_call call;
   std::vector<Array> kept;  // arrays live as long as the call; what runs on a stream is the caller's to keep
-  take_rows(call, arrays, kept);
+  take_rows(call, arrays, options.append_slots.has_value(), kept);
   take_selection(call, arrays, options, kept);
   take_options(call, options, kept);
   void* const stream = stream_of(options.stream, facts_->device, arrays.query->object);
   run([&] { return operation(plan_.get(), &call, stream); });
 }
 
-void Plan::take_rows(adamas_call& call, const CallArrays& arrays, std::vector<Array>& kept) const {
+void Plan::take_rows(adamas_call& call, const CallArrays& arrays, bool writes_codes,
+                     std::vector<Array>& kept) const {
   const auto keep = [&](Array array) -> const Array& { return kept.emplace_back(std::move(array)); };
   const CacheView& cache = *arrays.cache;
   if (facts_->text("cache_form") != "contiguous" && !cache.has_table())
@@ -65,7 +66,7 @@ void Plan::take_rows(adamas_call& call, const CallArrays& arrays, std::vector<Ar
   call.query = query.data;
   call.query_row_stride = query.strides[0];
   call.query_head_stride = query.strides[1];
-  if (arrays.codes) call.codes = keep(checked_codes(*arrays.codes, *facts_, code_bytes_, false)).data;
+  if (arrays.codes) call.codes = keep(checked_codes(*arrays.codes, *facts_, code_bytes_, writes_codes)).data;
   call.lengths = keep(checked_array("lengths", *arrays.lengths, facts_->device,
                                     {ElementKind::i32, {{batch_, "sequences"}}, /*dense=*/true}))
                      .as<const int32_t>();
@@ -112,6 +113,11 @@ void Plan::take_options(adamas_call& call, const CallOptions& options, std::vect
       take("row_budgets", options.row_budgets, {ElementKind::i32, {{rows_, "rows"}}}));
   call.query_thresholds = static_cast<const float*>(
       take("query_thresholds", options.query_thresholds,
+           {ElementKind::f32, {{facts.capacity.kv_heads, "K/V heads"}, {facts.thresholds(), "thresholds"}}}));
+  call.append_slots = static_cast<const int32_t*>(
+      take("append_slots", options.append_slots, {ElementKind::i32, {{rows_, "rows"}}}));
+  call.key_thresholds = static_cast<const float*>(
+      take("key_thresholds", options.key_thresholds,
            {ElementKind::f32, {{facts.capacity.kv_heads, "K/V heads"}, {facts.thresholds(), "thresholds"}}}));
   call.sink_logits = static_cast<const float*>(
       take("sink_logits", options.sink_logits, {ElementKind::f32, {{facts.query_heads(), "query heads"}}}));

@@ -13,7 +13,7 @@ namespace adamas_python {
 /// What the four calls take besides their own arrays.
 struct CallOptions {
   std::optional<ArrayArgument> starts{}, row_budgets{}, query_thresholds{}, sink_logits{}, lse{}, scores{},
-      query_codes{}, workspace{};
+      query_codes{}, workspace{}, append_slots{}, key_thresholds{};
   std::optional<double> scale{};
   double soft_cap = 0;
   int window = 0;
@@ -43,7 +43,8 @@ class Plan {
   adamas_plan_info info() const;
 
  private:
-  void take_rows(adamas_call& call, const CallArrays& arrays, std::vector<Array>& kept) const;
+  void take_rows(adamas_call& call, const CallArrays& arrays, bool writes_codes,
+                 std::vector<Array>& kept) const;
   void take_selection(adamas_call& call, const CallArrays& arrays, const CallOptions& options,
                       std::vector<Array>& kept) const;
   void take_options(adamas_call& call, const CallOptions& options, std::vector<Array>& kept) const;

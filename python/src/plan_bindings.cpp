@@ -46,8 +46,9 @@ void decode(const Plan& plan, const ArrayArgument& query, const CacheView& cache
             const ArrayArgument& lengths, const ArrayArgument& out, OptionalArray starts,
             OptionalArray row_budgets, OptionalArray query_thresholds, std::optional<double> scale,
             double soft_cap, int window, OptionalArray sink_logits, OptionalArray lse,
-            OptionalArray positions, OptionalArray counts, bool slots, OptionalArray workspace,
-            const Counters* counters, nb::object stream) {
+            OptionalArray positions, OptionalArray counts, bool slots, OptionalArray append_slots,
+            OptionalArray key_thresholds, OptionalArray workspace, const Counters* counters,
+            nb::object stream) {
   plan.call(adamas_decode, {&query, &cache, &codes, &lengths, std::move(positions), std::move(counts), out},
             {.starts = std::move(starts),
              .row_budgets = std::move(row_budgets),
@@ -55,6 +56,8 @@ void decode(const Plan& plan, const ArrayArgument& query, const CacheView& cache
              .sink_logits = std::move(sink_logits),
              .lse = std::move(lse),
              .workspace = std::move(workspace),
+             .append_slots = std::move(append_slots),
+             .key_thresholds = std::move(key_thresholds),
              .scale = scale,
              .soft_cap = soft_cap,
              .window = window,
@@ -108,6 +111,10 @@ constexpr char kDecode[] =
     "lse               [rows, query heads] float32, written: natural log, -inf for an empty row\n"
     "positions         [rows, selections, budget] int32, written: ascending, the rest -1; slots=True: slots\n"
     "counts            [rows, selections] int32, written\n"
+    "append_slots      [rows] int32, the slot of each row's own token, negative: none. Their codes are made "
+    "first, as\n"
+    "                  Kernels.encode makes them, so that a step is one call; codes are written\n"
+    "key_thresholds    [kv_heads, buckets - 1] float32, needed with append_slots\n"
     "workspace         [>= workspace_bytes] uint8 in place of the plan's own\n"
     "counters          of Context.counters\n"
     "stream            CUstream as integer, or a stream of torch, CuPy, cuda.core; None: the current one";
@@ -147,7 +154,8 @@ void bind_plan(nb::module_& module) {
            nb::arg("query_thresholds") = none, nb::arg("scale") = none, nb::arg("soft_cap") = 0.0,
            nb::arg("window") = 0, nb::arg("sink_logits") = none, nb::arg("lse") = none,
            nb::arg("positions") = none, nb::arg("counts") = none, nb::arg("slots") = false,
-           nb::arg("workspace") = none, nb::arg("counters") = none, nb::arg("stream") = none, kDecode)
+           nb::arg("append_slots") = none, nb::arg("key_thresholds") = none, nb::arg("workspace") = none,
+           nb::arg("counters") = none, nb::arg("stream") = none, kDecode)
       .def("dense", &dense, nb::arg("query"), nb::arg("cache"), nb::arg("lengths"), nb::arg("out"),
            nb::kw_only(), nb::arg("starts") = none, nb::arg("scale") = none, nb::arg("soft_cap") = 0.0,
            nb::arg("window") = 0, nb::arg("sink_logits") = none, nb::arg("lse") = none,

@@ -241,6 +241,10 @@ void check_call(const Plan& plan, const WorkspaceLayout& workspace, const adamas
     check_optional("scores", call.scores, alignof(std::int32_t));
     check_optional("query_codes", call.query_codes, 1);
   }
+  if (needs.append && call.append_slots != nullptr) {
+    check_pointer("append_slots", call.append_slots, alignof(std::int32_t));
+    check_pointer("key_thresholds", call.key_thresholds, alignof(float));
+  }
   if (needs.selection) {
     check_pointer("positions", call.positions, alignof(std::int32_t));
     check_pointer("counts", call.counts, alignof(std::int32_t));

@@ -13,6 +13,7 @@ namespace adamas::runtime {
 struct CallNeeds {
   const char* operation;
   bool query = true, cache = false, codes = false, selection = false, out = false, workspace = true;
+  bool append = false;
 };
 
 /// @throws codegen::Error(ADAMAS_INVALID_ARGUMENT) naming field, value and rule.

@@ -193,6 +193,19 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
   plan.module(plan.decode_grid()->stage).launch(plan.decode_grid()->stage, *plan.decode_grid(), args, stream);
 }
 
+/// Codes of the rows' own tokens.
+void append(const Plan& plan, const adamas_call& call, Stream stream) {
+  const Kernel& kernel = plan.kernel();
+  Args args = kernel_args(kernel);
+  put_cache(args, kernel, call.cache);
+  args.codes = static_cast<unsigned char*>(const_cast<void*>(call.codes));
+  args.slots = call.append_slots;
+  args.count = plan.rows();
+  args.key_thresholds = call.key_thresholds;
+  args.counters = static_cast<adamas_abi::Counters*>(call.counters);
+  launch(kernel, Stage::encode, slots_shape(kernel, args.count), args, stream);
+}
+
 /// Who wants every token of every row: the value of Args::all_tokens.
 enum class AllTokens { requested = 1, background = 2 };
 
@@ -268,7 +281,8 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
-             {.operation = "decode", .cache = true, .codes = true, .out = true});
+             {.operation = "decode", .cache = true, .codes = true, .out = true, .append = true});
+  if (call.append_slots != nullptr) append(plan, call, stream);
   if (plan.kernel().waits_for() != nullptr) {
     if (wants_lists(call)) {
       throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",

@@ -155,6 +155,8 @@ AT(adamas_call, positions_are_slots, 336)
 AT(adamas_call, scores, 344)
 AT(adamas_call, query_codes, 352)
 AT(adamas_call, counters, 360)
+AT(adamas_call, append_slots, 368)
+AT(adamas_call, key_thresholds, 376)
 
 SIZE(adamas_counters, 256)
 AT(adamas_counters, status, 0)

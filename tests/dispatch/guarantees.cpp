@@ -163,6 +163,59 @@ void check_counters(const Context& context) {
   CHECK(sum.steps == 2);
 }
 
+void check_appending(const Context& context) {
+  for (const std::string spec :
+       {"head_dim=64 group=2 budget=24", "head_dim=96 group=3 budget=24 page_size=7 query_rows=2",
+        "head_dim=64 budget=24 cache_form=contiguous estimator=manhattan",
+        "head_dim=64 group=2 budget=24 cache_form=slots"}) {
+    INFO(spec);
+    const SmallShape shape{.spec = spec, .sequences = {{1, 300}, {2, 25}, {3, 0}, {4, 1}, {5, 90}}};
+    const SmallProblem whole(context, shape), step(context, shape);
+    whole.encode();
+    const Attended want = whole.decode();
+
+    // The same, where the rows' own tokens have no codes yet.
+    std::vector<std::int32_t> earlier, own;
+    for (int b = 0; b < step.batch(); ++b) {
+      const int length = shape.sequences[static_cast<std::size_t>(b)].length, rows = step.spec.query_rows;
+      for (int p = 0; p < length - rows; ++p)
+        earlier.push_back(static_cast<std::int32_t>(step.slot(b, p)));
+      for (int p = length - rows; p < length; ++p)
+        own.push_back(p < 0 ? -1 : static_cast<std::int32_t>(step.slot(b, p)));
+    }
+    const DeviceMemory earlier_slots = DeviceMemory::of(context, earlier),
+                       own_slots = DeviceMemory::of(context, own);
+    EncodeArgs encode = step.encode_args();
+    encode.slots = earlier_slots.as<std::int32_t>();
+    encode.count = static_cast<std::int64_t>(earlier.size());
+    step.kernel.encode(encode);
+    Call call = step.call();
+    call.append_slots = own_slots.as<std::int32_t>();
+    call.key_thresholds = step.key_thresholds.as<float>();
+    const Attended got = step.attend_with(&Plan::decode, call);
+    CHECK(got.out == want.out);
+    CHECK(got.lse == want.lse);
+    const auto appended = std::count_if(own.begin(), own.end(), [](std::int32_t slot) { return slot >= 0; });
+    CHECK(got.counters.tokens_encoded == static_cast<std::uint64_t>(appended * shape.kv_heads));
+    CHECK(got.counters.status == 0);
+
+    // What it has written, the next steps find.
+    CHECK(step.decode().out == want.out);
+    earlier.insert(earlier.end(), own.begin(), own.end());
+    const DeviceMemory all = DeviceMemory::of(context, earlier);
+    context.clear(step.counters.data());
+    step.kernel.check({.cache = step.cache(),
+                       .codes = step.codes.data(),
+                       .slots = all.as<std::int32_t>(),
+                       .count = static_cast<std::int64_t>(earlier.size()),
+                       .key_thresholds = step.key_thresholds.as<float>(),
+                       .counters = step.counters.data()});
+    const Counters checked = context.read(step.counters.data());
+    CHECK(checked.tokens_checked > 0);
+    CHECK(checked.tokens_stale == 0);
+  }
+}
+
 void check_codes_travel(const Context& context) {
   const std::vector<Sequence> batch = {{1, 100}};
   const SmallProblem from(context,

@@ -24,6 +24,7 @@ void check_wild_numbers(const Context& context);
 // guarantees.cpp: what results may depend on, and what is counted.
 void check_rows_are_independent(const Context& context);
 void check_counters(const Context& context);
+void check_appending(const Context& context);
 void check_codes_travel(const Context& context);
 
 }  // namespace adamas::tests

@@ -175,6 +175,7 @@ TEST_CASE("cuda: a row's bits depend on nothing but itself") {
   check_rows_are_independent(Context("cuda:0"));
 }
 TEST_CASE("cuda: counters are exact") { check_counters(Context("cuda:0")); }
+TEST_CASE("cuda: decode encodes the rows' own tokens first") { check_appending(Context("cuda:0")); }
 TEST_CASE("cuda: codes survive export and import between layouts") { check_codes_travel(Context("cuda:0")); }
 
 TEST_CASE("cuda: what CUDA cannot generate is refused by name") {

@@ -50,6 +50,7 @@ class TemporaryFolder {
 
 TEST_CASE("cpu: a row's bits depend on nothing but itself") { check_rows_are_independent(Context("cpu")); }
 TEST_CASE("cpu: counters are exact") { check_counters(Context("cpu")); }
+TEST_CASE("cpu: decode encodes the rows' own tokens first") { check_appending(Context("cpu")); }
 TEST_CASE("cpu: codes survive export and import between layouts") { check_codes_travel(Context("cpu")); }
 
 TEST_CASE("cpu: bits do not depend on the number of threads") {

@@ -97,6 +97,10 @@ TEST_CASE("cpu: background hands out a dense kernel at once and the complete one
   CHECK(select.status == ADAMAS_UNAVAILABLE);
   CHECK(contains(select.hint, "refresh"));
   CHECK(refusal_of([&] { problem.plan.decode(problem.call()); }).field == "positions");
+  Call appending = call;
+  appending.append_slots = problem.lengths.as<std::int32_t>();
+  appending.key_thresholds = problem.key_thresholds.as<float>();
+  CHECK(refusal_of([&] { problem.plan.decode(appending); }).status == ADAMAS_UNAVAILABLE);
   CHECK(problem.outputs_are_poison());
 
   // It never swaps by itself: however long one waits, the old kernel stays dense.

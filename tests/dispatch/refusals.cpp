@@ -25,7 +25,7 @@ struct Broken {
 
 /// Null, and one byte off, of a pointer of the block.
 template <class Args, class T>
-void add_pointer(std::vector<Broken<Args>>& all, const std::string& field, T* Args::* member) {
+void add_pointer(std::vector<Broken<Args>>& all, const std::string& field, T* Args::*member) {
   all.push_back({field, "must point to device memory", [member](Args& args) { args.*member = nullptr; }});
   all.push_back({field, "must be aligned to", [member](Args& args) {
                    args.*member = reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(args.*member) + 1);
@@ -217,6 +217,26 @@ void check_bad_call_arguments(const Context& context) {
     check_calls(problem, operation, listing);
   for (const Operation operation : {&Plan::attend, &Plan::decode, &Plan::dense})
     check_calls(problem, operation, attending);
+
+  // Slots of new tokens, and what their codes are made with.
+  const auto appending = [&](const auto& change) {
+    return [&problem, change](Call& call) {
+      call.append_slots = problem.lengths.as<std::int32_t>();
+      call.key_thresholds = problem.key_thresholds.as<float>();
+      change(call);
+    };
+  };
+  check_calls(
+      problem, &Plan::decode,
+      {{"append_slots", "must be aligned", appending([](Call& call) {
+          call.append_slots =
+              reinterpret_cast<const std::int32_t*>(reinterpret_cast<std::uintptr_t>(call.append_slots) + 2);
+        })},
+       {"key_thresholds", "must point", appending([](Call& call) { call.key_thresholds = nullptr; })},
+       {"key_thresholds", "must be aligned", appending([](Call& call) {
+          call.key_thresholds =
+              reinterpret_cast<const float*>(reinterpret_cast<std::uintptr_t>(call.key_thresholds) + 1);
+        })}});
 
   check_bad_tables(context);
 

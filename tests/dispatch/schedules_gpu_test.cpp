@@ -44,6 +44,7 @@ void check_guarantees(const std::string& tuning) {
   check_wild_numbers(context);
   check_rows_are_independent(context);
   check_counters(context);
+  check_appending(context);
   check_codes_travel(context);
 }
 

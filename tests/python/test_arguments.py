@@ -94,6 +94,18 @@ CASES = {
         "128 budget",
     ),
     "counts": (decode(counts=lambda g: np.zeros((2, 2), np.int32)), "counts", "shape (2, 2)", "8 selections"),
+    "append_slots": (
+        decode(append_slots=lambda g: np.zeros(3, np.int32), key_thresholds=lambda g: g.thresholds),
+        "append_slots",
+        "shape (3,)",
+        "2 rows",
+    ),
+    "append without thresholds": (
+        decode(append_slots=lambda g: np.zeros(2, np.int32)),
+        "key_thresholds",
+        "null",
+        "must point",
+    ),
     "starts": (decode(starts=lambda g: np.zeros(3, np.int32)), "starts", "shape (3,)", "(2 sequences)"),
     "workspace": (decode(workspace=lambda g: np.zeros(64, np.uint8)), "workspace", "shape (64,)", "bytes)"),
     "keys heads": (

@@ -260,6 +260,35 @@ def test_code_cache_follows_block_tables(context):
     assert counters.read()["status"] == 0
 
 
+def test_decode_appends(context):
+    layer = make_layer([300, 41])
+    kernels = prepared(context, layer, "cache_form=block_table", max_slots=40 * 16)
+    keys, values, table = paged(layer, spare=40 - 2 * -(-layer.keys.shape[1] // 16))
+    cache = kernels.cache(keys, values, table)
+    want_codes, want = run(kernels, cache, layer)
+    last = np.array(layer.lengths, np.int32) - 1
+    slots = table[np.arange(2), last // 16] * 16 + last % 16
+    codes = want_codes.copy()
+    exported = np.zeros((1, layer.keys.shape[2], layer.keys.shape[3]), np.uint8)
+    for slot in slots:  # as if the newest tokens had none yet
+        kernels.import_codes(codes, exported, first_slot=int(slot))
+    assert not np.array_equal(codes, want_codes)
+    counters = context.counters()
+    out = np.zeros_like(layer.query)
+    kernels.plan(2).decode(
+        layer.query,
+        cache,
+        codes,
+        layer.lengths,
+        out,
+        append_slots=slots.astype(np.int32),
+        key_thresholds=layer.thresholds,
+        counters=counters,
+    )
+    assert np.array_equal(out, want) and np.array_equal(codes, want_codes)
+    assert counters.read()["tokens_encoded"] == 2 * layer.keys.shape[2]
+
+
 def test_inert_slots_of_the_code_cache(context):
     layer = make_layer([40], tokens=208)
     kernels = prepared(context, layer, "cache_form=block_table", max_slots=13 * 16)

@@ -59,14 +59,15 @@ int main() try {
   cache.table = table.data();
   cache.table_stride = kColumns;
 
-  adamas::EncodeArgs append{.cache = cache, .codes = codes.data(), .slots = slot_mapping.data()};
-  append.key_thresholds = thresholds.data();
+  adamas::EncodeArgs prompts{.cache = cache, .codes = codes.data(), .slots = slot_mapping.data()};
+  prompts.key_thresholds = thresholds.data();
   adamas::Call call{.workspace = work.data(), .workspace_bytes = work.size(), .query = query.data()};
   call.cache = cache;
   call.codes = codes.data();
   call.lengths = lengths.data();
   call.out = out.data();
   call.counters = counters.data();
+  call.key_thresholds = thresholds.data();
 
   BlockTable blocks;
   std::vector<std::int32_t> new_slots;  // the prompts, then a token of each sequence a step
@@ -75,14 +76,16 @@ int main() try {
   for (int i = 0; i < 100; ++i)
     new_slots.push_back(blocks.append(1));
   ctx.clear(counters.data());
+  slot_mapping.upload(new_slots);
+  prompts.count = static_cast<std::int64_t>(new_slots.size());
+  kernel.encode(prompts);
   for (int step = 0; step < 8; ++step) {
-    slot_mapping.upload(new_slots);
     table.upload(blocks.table);
     lengths.upload(blocks.lengths);
-    append.count = static_cast<std::int64_t>(new_slots.size());
-    kernel.encode(append);
     plan.decode(call);
     new_slots = {blocks.append(0), blocks.append(1)};
+    slot_mapping.upload(new_slots);
+    call.append_slots = slot_mapping.data();  // their codes are made by the next decode
   }
   // Are the codes still those of the keys? In the last 100 pages of the pool, where the first ones went.
   adamas::CheckArgs check{.cache = cache, .codes = codes.data(), .first_slot = (kPages - 100) * kPage};
