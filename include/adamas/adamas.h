@@ -219,8 +219,8 @@ ADAMAS_API void adamas_future_destroy(adamas_future* future);
 typedef enum adamas_kernel_state {
   ADAMAS_KERNEL_COMPLETE = 0,
   /* The rest is being compiled. decode attends to every token, which counters.dense_requested tells, and lists no
-   * positions; dense and attend work; encode, select and codes_* are ADAMAS_UNAVAILABLE. A plan's workspace_bytes
-   * serve dense, too. */
+   * positions; dense and attend work; encode, select, codes_* and append_slots are ADAMAS_UNAVAILABLE. A plan's
+   * workspace_bytes serve dense, too. */
   ADAMAS_KERNEL_DENSE = 1,
   ADAMAS_KERNEL_DENSE_REFRESHABLE = 2, /* likewise, and adamas_refresh has the complete one */
   ADAMAS_KERNEL_DENSE_FAILED = 3       /* likewise, and adamas_refresh says why the compile failed */
@@ -418,8 +418,7 @@ typedef struct adamas_call {
   /* select: [rows, query heads, head_dim] query integers (dot) or codes (manhattan); or NULL */
   int8_t* query_codes ADAMAS_ZERO;
   void* counters ADAMAS_ZERO; /* optional, see below */
-  /* decode: [rows] the slot of each row's own token, negative = none; or NULL. Their codes are made first, as
-   * adamas_encode would make them, so that a step is one call. UNAVAILABLE while the kernel is dense */
+  /* decode: NULL, or [rows] slots of the rows' own tokens, negative = none: their codes are made first, as by encode */
   const int32_t* append_slots ADAMAS_ZERO;
   const float* key_thresholds ADAMAS_ZERO; /* [kv_heads, buckets - 1], where append_slots is given */
 } adamas_call;

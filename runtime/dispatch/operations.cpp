@@ -194,16 +194,13 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
 }
 
 /// Codes of the rows' own tokens.
-void append(const Plan& plan, const adamas_call& call, Stream stream) {
-  const Kernel& kernel = plan.kernel();
-  Args args = kernel_args(kernel);
-  put_cache(args, kernel, call.cache);
-  args.codes = static_cast<unsigned char*>(const_cast<void*>(call.codes));
-  args.slots = call.append_slots;
-  args.count = plan.rows();
-  args.key_thresholds = call.key_thresholds;
-  args.counters = static_cast<adamas_abi::Counters*>(call.counters);
-  launch(kernel, Stage::encode, slots_shape(kernel, args.count), args, stream);
+adamas_encode_args append_of(const Plan& plan, const adamas_call& call) {
+  return {.cache = call.cache,
+          .codes = const_cast<void*>(call.codes),
+          .slots = call.append_slots,
+          .count = plan.rows(),
+          .key_thresholds = call.key_thresholds,
+          .counters = call.counters};
 }
 
 /// Who wants every token of every row: the value of Args::all_tokens.
@@ -282,7 +279,7 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true, .append = true});
-  if (call.append_slots != nullptr) append(plan, call, stream);
+  if (call.append_slots != nullptr) encode(plan.kernel(), append_of(plan, call), stream);
   if (plan.kernel().waits_for() != nullptr) {
     if (wants_lists(call)) {
       throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",
