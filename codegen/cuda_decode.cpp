@@ -159,7 +159,6 @@ std::optional<Launch> launch_of(const Spec& spec, const Tuning& tuning, Unit uni
 
 /// Whether two small blocks a multiprocessor answer `rows` sooner than a large one: one waits for memory
 /// while the other computes. A long row takes them longer, which must not be what all wait for in the end.
-/// And not in clusters, of which fewer find room.
 bool gains_from_pairs(const Shape& shape, std::int64_t rows) {
   constexpr std::int64_t kShortRow = 8192;
   const std::int64_t blocks = rows * shape.kv_heads, at_once = std::int64_t{2} * shape.processors;
@@ -226,6 +225,7 @@ std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std
   if (units.empty() || rows > 65535 || shape.kv_heads > 65535) return std::nullopt;
   const auto launch = launch_of(spec, tuning, Unit::decode, target, shape);
   if (!launch) return std::nullopt;
+  // Not pairs in clusters: fewer of those find room than of large blocks.
   if (units.size() > 1 && launch->grid.cluster == 1 && gains_from_pairs(shape, rows)) {
     const auto pair = launch_of(spec, tuning, Unit::decode_pair, target, shape);
     if (pair && pair->grid.cluster == 1 && pair->shares) return pair->grid;

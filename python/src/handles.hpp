@@ -34,7 +34,12 @@ struct KernelFacts {
   int head_dim() const { return number("head_dim"); }
   int value_dim() const { return number("value_dim"); }
   int query_heads() const { return capacity.kv_heads * number("group"); }
-  int thresholds() const { return number("buckets") - 1; }
+  /// Thresholds of keys or queries.
+  Wanted thresholds() const {
+    return {ElementKind::f32,
+            {{capacity.kv_heads, "K/V heads"}, {number("buckets") - 1, "thresholds"}},
+            /*dense=*/true};
+  }
   ElementKind kind(const char* key) const { return kind_of_type(text(key)); }
   bool paged() const { return text("cache_form") != "contiguous" && text("cache_form") != "slots"; }
   bool packed() const { return text("cache_form") == "contiguous" && capacity.max_slots > 0; }

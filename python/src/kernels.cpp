@@ -34,11 +34,7 @@ Kernels::KeysArrays Kernels::put_keys(Arguments& args, const CacheView& cache, c
   args.cache = cache.get();
   arrays.codes = checked_codes(codes, *facts_, code_bytes_, writable);
   args.codes = arrays.codes.data;
-  arrays.thresholds =
-      checked_array("key_thresholds", key_thresholds, facts_->device,
-                    {ElementKind::f32,
-                     {{facts_->capacity.kv_heads, "K/V heads"}, {facts_->thresholds(), "thresholds"}},
-                     /*dense=*/true});
+  arrays.thresholds = checked_array("key_thresholds", key_thresholds, facts_->device, facts_->thresholds());
   args.key_thresholds = arrays.thresholds.template as<const float>();
   arrays.slots =
       checked_array("slots", slots, facts_->device, {ElementKind::i32, {{0, "slots", true}}, /*dense=*/true});
@@ -165,7 +161,7 @@ void bind_kernels(nb::module_& module) {
       .def_prop_ro("slots", &CacheView::slots, "Physical token slots that the arrays hold.")
       .def_prop_ro("batch", &CacheView::batch, "Sequences that rows or tables serve.");
 
-  const auto text = [](const char* const adamas_kernel_info::* field) {
+  const auto text = [](const char* const adamas_kernel_info::*field) {
     return [field](const Kernels& self) { return std::string(self.info().*field); };
   };
   const auto none = nb::none();

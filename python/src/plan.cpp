@@ -111,14 +111,12 @@ void Plan::take_options(adamas_call& call, const CallOptions& options, std::vect
       take("starts", options.starts, {ElementKind::i32, {{batch_, "sequences"}}}));
   call.row_budgets = static_cast<const int32_t*>(
       take("row_budgets", options.row_budgets, {ElementKind::i32, {{rows_, "rows"}}}));
-  call.query_thresholds = static_cast<const float*>(
-      take("query_thresholds", options.query_thresholds,
-           {ElementKind::f32, {{facts.capacity.kv_heads, "K/V heads"}, {facts.thresholds(), "thresholds"}}}));
+  call.query_thresholds =
+      static_cast<const float*>(take("query_thresholds", options.query_thresholds, facts.thresholds()));
   call.append_slots = static_cast<const int32_t*>(
       take("append_slots", options.append_slots, {ElementKind::i32, {{rows_, "rows"}}}));
-  call.key_thresholds = static_cast<const float*>(
-      take("key_thresholds", options.key_thresholds,
-           {ElementKind::f32, {{facts.capacity.kv_heads, "K/V heads"}, {facts.thresholds(), "thresholds"}}}));
+  call.key_thresholds =
+      static_cast<const float*>(take("key_thresholds", options.key_thresholds, facts.thresholds()));
   call.sink_logits = static_cast<const float*>(
       take("sink_logits", options.sink_logits, {ElementKind::f32, {{facts.query_heads(), "query heads"}}}));
   call.scale = static_cast<float>(options.scale.value_or(0));

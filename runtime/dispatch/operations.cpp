@@ -182,15 +182,16 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
     shape.lists = false;
     launch(plan, {Stage::attend}, shape, args, stream);
   }
+  const codegen::Grid& grid = *plan.decode_grid();
   args.short_chunks = plan.short_chunks();
-  args.ring_stages = static_cast<int>(plan.decode_grid()->ring_stages);
-  args.smallest_part = static_cast<int>(plan.decode_grid()->smallest_part);
-  args.inbox_words = static_cast<int>(plan.decode_grid()->inbox_words);
-  args.chunks = static_cast<int>(plan.decode_grid()->chunks);
+  args.ring_stages = static_cast<int>(grid.ring_stages);
+  args.smallest_part = static_cast<int>(grid.smallest_part);
+  args.inbox_words = static_cast<int>(grid.inbox_words);
+  args.chunks = static_cast<int>(grid.chunks);
   args.positions = call.positions;
   args.counts = call.counts;
   args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
-  plan.module(plan.decode_grid()->stage).launch(plan.decode_grid()->stage, *plan.decode_grid(), args, stream);
+  plan.module(grid.stage).launch(grid.stage, grid, args, stream);
 }
 
 /// Codes of the rows' own tokens.
