@@ -6,6 +6,7 @@
 #include "codegen/cuda_facts.hpp"
 #include "codegen/round.hpp"
 #include "codegen/target.hpp"
+#include "templates/args.h"
 
 namespace adamas::codegen {
 namespace {
@@ -198,7 +199,7 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning, Unit unit) {
   bytes += s * (spec.budget <= kMostSearchedBudget ? decode.maxima_words : 4) * 4;  // entries
   bytes += s * kMostBlocks * 4;                                                     // counts of blocks
   const int list_warps = std::max(1, warps / lists.selections);
-  bytes = round_up(bytes, 8) + 88;                // kept
+  bytes = round_up(bytes, 8) + std::int64_t{sizeof(adamas_abi::Args)} + 88;  // arguments, kept
   bytes += 4 * 4 + s * (list_warps + 1 + 2) * 4;  // shares; candidates: counts, thresholds
   bytes = round_up(bytes, 8);
   bytes += 6 * 8;                                            // mailboxes

@@ -59,11 +59,11 @@ constexpr std::string_view kAttendOnTiles[]{
     "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",   "cuda/dense_tiles.cuh",
     "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
 constexpr std::string_view kDecode[]{
-    "cuda/row.cuh",          "cuda/place.cuh",         "cuda/codes.cuh",         "cuda/query.cuh",
-    "cuda/partial.cuh",      "cuda/copy_async.cuh",    "cuda/tensor_core.cuh",   "cuda/list_attention.cuh",
-    "cuda/cluster.cuh",      "cuda/decode_layout.cuh", "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
-    "cuda/decode_bound.cuh", "cuda/decode_list.cuh",   "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
-    "cuda/merge_chunks.cuh", "cuda/decode.cuh"};
+    "cuda/row.cuh",          "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
+    "cuda/partial.cuh",      "cuda/copy_async.cuh",     "cuda/tensor_core.cuh",   "cuda/list_attention.cuh",
+    "cuda/cluster.cuh",      "cuda/decode_layout.cuh",  "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
+    "cuda/decode_bound.cuh", "cuda/decode_list.cuh",    "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
+    "cuda/merge_chunks.cuh", "cuda/decode_records.cuh", "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
   switch (unit) {

@@ -153,7 +153,8 @@ void add_bench(CLI::App& app, Action& chosen) {
                     "in place of the table: from which length on selection beats attending to all tokens, "
                     "and the dense_below that follows");
   command->add_flag("--encode", options->encode,
-                    "also time encoding the whole cache, and one new token of each sequence");
+                    "also time encoding the whole cache, one new token of each sequence, and a decode step "
+                    "that encodes these");
   command
       ->add_option("--dense", options->dense_file,
                    "dense times to compare with: JSON lines of tools/bench_torch.py")

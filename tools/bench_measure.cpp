@@ -93,7 +93,8 @@ StageTimes time_stages(const Problem& problem, const Plan& plan, const Buffer<st
   return times;
 }
 
-EncodeTiming time_encode(const Problem& problem, const codegen::Spec& spec) {
+EncodeTiming time_encode(const Problem& problem, const Plan& plan, const Buffer<std::byte>& workspace,
+                         const codegen::Spec& spec) {
   EncodeTiming timing;
   timing.key_bytes = static_cast<double>(problem.layout().slots) * problem.layout().capacity.kv_heads *
                      spec.head_dim / codegen::storage_unit(spec.kv_type).elements *
@@ -103,6 +104,13 @@ EncodeTiming time_encode(const Problem& problem, const codegen::Spec& spec) {
   });
   timing.last = problem.time([&](int step, runtime::Stream stream) {
     problem.kernel().encode(problem.data().encode_last(step), stream);
+  });
+  timing.step = problem.time([&](int step, runtime::Stream stream) {
+    const EncodeArgs last = problem.data().encode_last(step);
+    Call call = problem.call(step, workspace);
+    call.append_slots = last.slots;
+    call.key_thresholds = last.key_thresholds;
+    plan.decode(call, stream);
   });
   return timing;
 }
@@ -132,7 +140,7 @@ BenchRow measure_shape(const BenchMachine& machine, const codegen::Spec& spec, c
   row.sparse = time_replays(*recording, problem.steps, options.seconds);
   row.dense = problem.time(
       [&](int step, runtime::Stream stream) { plan.dense(problem.call(step, workspace), stream); });
-  if (options.encode) row.encode = time_encode(problem, spec);
+  if (options.encode) row.encode = time_encode(problem, plan, workspace, spec);
   if (!machine.graphs) row.stages = time_stages(problem, plan, workspace, spec.group, options.seconds);
   if (machine.graphs) {
     const Call call = problem.call(0, workspace);

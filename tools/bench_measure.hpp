@@ -40,6 +40,7 @@ struct BenchOptions {
 
 struct EncodeTiming {
   Timing all, last;      ///< the whole cache; one token a sequence
+  Timing step;           ///< a decode step with append_slots
   double key_bytes = 0;  ///< read by `all`
 };
 

@@ -172,6 +172,12 @@ void decode_by_stages(const Plan& plan, const adamas_call& call, std::span<const
   launch(plan.kernel(), plan.variant(), stages, plan.shape(), args, stream);
 }
 
+/// Whether the launch that decodes makes the codes of the rows' own tokens, too: no other launch of it may need
+/// them, and every row of the sequence must be sure to select them, so that none waits for their codes.
+bool appends_at_once(const Plan& plan) {
+  return plan.short_chunks() == 0 && plan.kernel().spec().recent >= plan.kernel().spec().query_rows;
+}
+
 /// One launch. Where short rows attend to more than a list holds, another sums their chunks first.
 void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
   Args args = call_args(plan, plan.workspace(), call);
@@ -188,6 +194,10 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
   args.smallest_part = static_cast<int>(grid.smallest_part);
   args.inbox_words = static_cast<int>(grid.inbox_words);
   args.chunks = static_cast<int>(grid.chunks);
+  if (appends_at_once(plan)) {
+    args.slots = call.append_slots;
+    args.key_thresholds = call.key_thresholds;
+  }
   args.positions = call.positions;
   args.counts = call.counts;
   args.write_slots = call.positions_are_slots != 0 ? 1 : 0;
@@ -280,7 +290,13 @@ void attend(const Plan& plan, const adamas_call& call, Stream stream) {
 void decode(const Plan& plan, const adamas_call& call, Stream stream) {
   check_call(plan, plan.workspace(), call,
              {.operation = "decode", .cache = true, .codes = true, .out = true, .append = true});
-  if (call.append_slots != nullptr) encode(plan.kernel(), append_of(plan, call), stream);
+  // Where a short row sees more than its list holds, the list is searched, though not attended to: only the
+  // stages do both.
+  const bool searches_short_rows =
+      wants_lists(call) && (call.row_budgets != nullptr || plan.short_chunks() > 0);
+  const bool at_once = plan.kernel().waits_for() == nullptr && plan.decode_grid() && !searches_short_rows;
+  if (call.append_slots != nullptr && !(at_once && appends_at_once(plan)))
+    encode(plan.kernel(), append_of(plan, call), stream);
   if (plan.kernel().waits_for() != nullptr) {
     if (wants_lists(call)) {
       throw codegen::Error(ADAMAS_UNAVAILABLE, call.positions != nullptr ? "positions" : "counts", "",
@@ -290,11 +306,7 @@ void decode(const Plan& plan, const adamas_call& call, Stream stream) {
     attend_to_all(plan, call, AllTokens::background, stream);
     return;
   }
-  // Where a short row sees more than its list holds, the list is searched, though not attended to: only the
-  // stages do both.
-  const bool searches_short_rows =
-      wants_lists(call) && (call.row_budgets != nullptr || plan.short_chunks() > 0);
-  if (plan.decode_grid() && !searches_short_rows) {
+  if (at_once) {
     decode_at_once(plan, call, stream);
     return;
   }

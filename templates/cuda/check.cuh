@@ -35,17 +35,9 @@ extern "C" __global__ void __launch_bounds__(kEncodeThreads, 1)
     bool differ = false;
     if (place.page >= 0) {  // the same in every lane
       float x[kWords];
-      load_key(args, kv_head, place, x);
-      if constexpr (kScaled) {
-        const float factor = key_scale(args, kv_head);
-#pragma unroll
-        for (float& element : x) {
-          element = __fmul_rn(element, factor);
-        }
-      }
-      rotate(x, scratch[warp_index()]);
+      load_key(key_row(args, kv_head, place), true, x);
       unsigned codes[kWords];
-      bucketize(x, thresholds, codes);
+      codes_of_key(x, kScaled ? key_scale(args, kv_head) : 1.0f, thresholds, scratch[warp_index()], codes);
       differ = codes_differ(args, kv_head, place, codes);
       if (differ && args.mend != 0) store_codes(args, kv_head, place, codes);
       ++checked;

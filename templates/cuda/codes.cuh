@@ -65,14 +65,20 @@ __device__ __forceinline__ unsigned plane_words(const unsigned (&values)[kWords]
 }
 
 /// Stores one token's codes, held by a warp as in plane_words.
-__device__ __forceinline__ void store_codes(const Args& args, int kv_head, Place place,
+/// @param first  code_words of the token
+/// @param plane_stride  bytes
+__device__ __forceinline__ void store_codes(unsigned* first, i64 plane_stride,
                                             const unsigned (&codes)[kWords]) {
-  unsigned* first = code_words(args, kv_head, place);
 #pragma unroll
   for (int plane = 0; plane < kPlanes; ++plane) {
     const unsigned word = plane_words(codes, plane);
-    if (lane_index() < kWords) plane_of(args, first, plane)[lane_index()] = word;
+    unsigned* const words = first + plane * (plane_stride / static_cast<i64>(sizeof(unsigned)));
+    if (lane_index() < kWords) words[lane_index()] = word;
   }
+}
+__device__ __forceinline__ void store_codes(const Args& args, int kv_head, Place place,
+                                            const unsigned (&codes)[kWords]) {
+  store_codes(code_words(args, kv_head, place), args.code_plane_stride, codes);
 }
 
 /// Whether register j of this lane holds an element of the vector and no padding.
@@ -95,6 +101,31 @@ __device__ __forceinline__ void load_thresholds(const float* table, int kv_head,
   for (int t = 0; t < kBuckets - 1; ++t) {
     thresholds[t] = table[kv_head * (kBuckets - 1) + t];
   }
+}
+
+/// A stored key, padding 0; all 0 for one that does not exist.
+__device__ __forceinline__ void load_key(const RowInMemory& key, bool exists, float (&x)[kWords]) {
+#pragma unroll
+  for (int j = 0; j < kWords; ++j) {
+    const bool wanted = exists && holds_element(j);
+    x[j] = wanted ? load_element<kKvType>(key.array, key.first + j * kWarp + lane_index()) : 0.0f;
+  }
+}
+
+/// Codes of a key, as it is stored, which is rotated in place. By a warp.
+/// @param factor  of a cache with scales
+/// @param scratch  of this warp, if rotate needs it
+__device__ __forceinline__ void codes_of_key(float (&x)[kWords], float factor,
+                                             const float (&thresholds)[kBuckets - 1], float* scratch,
+                                             unsigned (&codes)[kWords]) {
+  if constexpr (kScaled) {
+#pragma unroll
+    for (float& element : x) {
+      element = __fmul_rn(element, factor);
+    }
+  }
+  rotate(x, scratch);
+  bucketize(x, thresholds, codes);
 }
 
 }  // namespace adamas_cuda

@@ -5,32 +5,13 @@
 #pragma once
 
 #include "templates/cuda/decode_attend.cuh"
+#include "templates/cuda/decode_records.cuh"
 #include "templates/cuda/merge_chunks.cuh"
 
 namespace adamas_cuda {
 
 /// Whether warps make the query ready before they ask for codes. Not if all warps have a query head.
 constexpr bool kQueryFirst = kGroup < kDecodeWarps;
-
-/// What a row asks of its cluster.
-struct Task {
-  int selected;  ///< tokens in each list
-  bool scans;    ///< whether they must be found; otherwise they are all that the row sees
-};
-
-__device__ __forceinline__ Task task_of(const Args& args, const Row& row, int row_index) {
-  if (attends_to_all(args, row)) return {row.visible, false};
-  const int budget = row_budget(args, row_index);
-  return {min(budget, row.visible), budget < row.visible && budget > 0};
-}
-
-/// Reads a word of each line of the arguments, a lane a line: read one after the other, the first of each
-/// takes long. By one warp, which stores the words so that compilers do not leave them out.
-__device__ __forceinline__ void touch_arguments(const Args& args, float* scratch) {
-  constexpr int kLineWords = 16, kArgumentWords = sizeof(Args) / 4;
-  const auto* const words = reinterpret_cast<const unsigned*>(&args);
-  *scratch = __uint_as_float(words[min(lane_index() * kLineWords, kArgumentWords - 1)]);
-}
 
 /// Brings a sequence's table near before its length tells which entries are wanted. A line a thread: the rest
 /// of longer tables comes when it is asked for.
@@ -111,8 +92,7 @@ __device__ __forceinline__ void load_queries(const Args& args, int row_index, in
 /// Scores the block's slice of the row, and bounds the thresholds of the lists.
 __device__ __forceinline__ void scan_row(const Args& args, const Cluster& cluster, const Row& row,
                                          int row_index, int kv_head, const Task& task, const Places& places,
-                                         const RawQuery& query, DecodeShared& shared, unsigned char* scores,
-                                         unsigned& status) {
+                                         const RawQuery& query, DecodeShared& shared, unsigned& status) {
   const int capacity = cluster.capacity;
   const Shares before = shares_of_row(cluster, row, places);
   if (threadIdx.x == 0) shared.shares = before;
@@ -125,7 +105,8 @@ __device__ __forceinline__ void scan_row(const Args& args, const Cluster& cluste
   if (!kQueryFirst) prepare_columns(args, row_index, kv_head, query, shared);
   __syncthreads();
   cluster_wait();
-  scan_slice(cluster, row, slice, shared, scores, capacity, stream, status);
+  const Row kept = shared.kept.row;  // no registers before
+  scan_slice(cluster, kept, slice, shared, scores_of_block(args), capacity, stream, status);
   if (warp_index() < kSelections) {
     wait_for_mail(shared.maxima_mail, 0);
 #pragma unroll 1
@@ -202,11 +183,11 @@ __device__ __forceinline__ void choose_tokens(const Args& args, const Cluster& c
 
 /// Finds the row's lists, once scores are made, and stores the entries of this block's items.
 __device__ __forceinline__ void select_tokens(const Args& args, const Kept& kept, int row_index,
-                                              const Task& task, DecodeShared& shared, unsigned char* scores,
-                                              unsigned& status) {
+                                              const Task& task, DecodeShared& shared, unsigned& status) {
   const Cluster& cluster = kept.cluster;
   const Places& places = kept.places;
   const Shares shares = shared.shares;
+  unsigned char* const scores = scores_of_block(args);
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
   const i64 first_of_row = (static_cast<i64>(row_index) * args.kv_heads + kept.kv_head) * kSelections;
@@ -225,55 +206,14 @@ __device__ __forceinline__ void select_tokens(const Args& args, const Kept& kept
 }
 
 /// Fills this block's items where the lists are all that the row sees.
-__device__ __forceinline__ void list_all(const Cluster& cluster, const Row& row, const Places& places,
-                                         int selected, unsigned& status) {
-  const int first = first_item_of_block(cluster, cluster.rank);
-  const int past = first_item_of_block(cluster, cluster.rank + 1);
+__device__ __forceinline__ void list_all(const Kept& kept, int selected, unsigned& status) {
+  const int first = first_item_of_block(kept.cluster, kept.cluster.rank);
+  const int past = first_item_of_block(kept.cluster, kept.cluster.rank + 1);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < (past - first) * kChunk; i += kDecodeThreads) {
     const int number = (first + i / kChunk) % kChunksPerList * kChunk + i % kChunk;
-    if (number < selected) list_of_block()[i] = list_entry(places, row.first + number, status);
+    if (number < selected) list_of_block()[i] = list_entry(kept.places, kept.row.first + number, status);
   }
-}
-
-/// What the caller's arrays still lack: counts, the places behind a list, and lists that were not searched.
-/// By one warp.
-__device__ __forceinline__ void complete_selection(const Args& args, const Row& row, int row_index,
-                                                   int kv_head, const Task& task, const Places& places,
-                                                   unsigned& status) {
-#pragma unroll 1
-  for (int selection = 0; selection < kSelections; ++selection) {
-    const i64 list = (static_cast<i64>(row_index) * args.kv_heads + kv_head) * kSelections + selection;
-    // A list is of the budget's tokens, also where the row attends to more.
-    const int listed = min(row_budget(args, row_index), row.visible);
-    if (args.counts != nullptr && lane_index() == 0) args.counts[list] = listed;
-    if (args.positions == nullptr) continue;
-    int* out = args.positions + list * kBudget;
-    const int begin = task.scans ? listed : 0;
-#pragma unroll 1
-    for (int i = begin + lane_index(); i < kBudget; i += kWarp) {
-      const int position = i < listed ? row.first + i : -1;
-      const bool as_slot = args.write_slots != 0 && position >= 0;
-      out[i] = as_slot ? slot_of(args, place_of_position(places, position, status)) : position;
-    }
-  }
-}
-
-/// What the counters learn of the row's query heads, a lane a counter. By one warp, and not at the end: the
-/// next kernel would wait for it.
-__device__ __forceinline__ void count_task(const Args& args, const Row& row, const Task& task) {
-  if (args.counters == nullptr) return;
-  const bool sees = row.visible > 0, all = attends_to_all(args, row);
-  unsigned long long* counter = &args.counters->steps;
-  int amount = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-  if (lane_index() == 1) counter = &args.counters->rows, amount = sees ? kGroup : 0;
-  if (lane_index() == 2)
-    counter = &args.counters->tokens_attended, amount = sees ? task.selected * kGroup : 0;
-  if (lane_index() == 3) counter = &args.counters->tokens_scanned, amount = sees && !all ? row.visible : 0;
-  if (lane_index() == 4) counter = &args.counters->dense_short, amount = sees && all ? kGroup : 0;
-  if (lane_index() == 5) counter = &args.counters->clamped_rows, amount = row.clamped ? kGroup : 0;
-  if (lane_index() < 6 && amount != 0) count(*counter, static_cast<unsigned>(amount));
-  if (lane_index() == 5 && row.clamped) report(args, adamas_abi::kLengthClamped);
 }
 
 /// Output of a row that attends to more than a list holds: attend has summed its chunks. The cluster's blocks
@@ -301,7 +241,7 @@ __device__ __forceinline__ void merge_short_row(const Args& args, const Cluster&
 extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerProcessor)
     adamas_decode(const __grid_constant__ Args args) {
   auto& shared = *reinterpret_cast<DecodeShared*>(dynamic_shared);
-  if (warp_index() == kDecodeWarps - 1) touch_arguments(args, shared.scratch[kDecodeWarps - 1]);
+  copy_arguments(args, shared);
   const Cluster whole = this_cluster(args);
   const int row_index = static_cast<int>(blockIdx.z);
   int kv_head = static_cast<int>(blockIdx.y);
@@ -336,30 +276,30 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, kDecodeBlocksPerPro
   if (kQueryFirst && task.scans) prepare_columns(args, row_index, kv_head, query, shared);
   unsigned status = 0;
   const Places places = places_of_sequence(args, row.sequence, status);
-  Kept kept = {places, row, part, kv_head};
-  if (kKeepsInShared && threadIdx.x == 0) shared.kept = kept;
+  if (threadIdx.x == kDecodeThreads / 2) shared.kept = {places, row, part, kv_head};
   if (threadIdx.x == kDecodeThreads - 1) open_mailboxes(part, task, shared);
   cluster_arrive();
-  unsigned char* const scratch = scores_of_block(args);
+  Kept kept;
   if (task.scans) {
-    scan_row(args, part, row, row_index, kv_head, task, places, query, shared, scratch, status);
-    if (kKeepsInShared) kept = shared.kept;
-    select_tokens(args, kept, row_index, task, shared, scratch, status);
+    scan_row(args, part, row, row_index, kv_head, task, places, query, shared, status);
+    kept = shared.kept;
+    select_tokens(args, kept, row_index, task, shared, status);
   } else {
     load_queries(args, row_index, kv_head, 0, shared);
-    list_all(part, row, places, task.selected, status);
     cluster_wait();
+    kept = shared.kept;
+    list_all(kept, task.selected, status);
   }
   __syncthreads();
   const Cluster& cluster = kept.cluster;
   const int first = first_item_of_block(cluster, cluster.rank);
   const int past = first_item_of_block(cluster, cluster.rank + 1);
-  if (warp_index() == kDecodeWarps - 1 && cluster.rank == 0) {
-    count_task(args, kept.row, task);
-    complete_selection(args, kept.row, row_index, kept.kv_head, task, kept.places, status);
+  if (warp_index() == kDecodeWarps - 1 && cluster.rank == 0 && wants_records(args)) {
+    status |= leave_records(shared, row_index);
   }
   // Not earlier: blocks that wait for this kernel's end slow its selection down.
   let_next_kernel_start();
+  unsigned char* const scratch = scores_of_block(args);
   attend_items(args, kept.kv_head, kept.places, first, past, task.selected, shared, scratch, status);
   __syncthreads();
   send_chunks(cluster, first, past, task.selected, scratch, shared);

@@ -122,15 +122,25 @@ struct Shares {
   __device__ __forceinline__ unsigned token_bits() const { return 32 - __clz(tokens - 1); }
 };
 
-/// What a block knows of its row, kept in shared memory where the scan takes all registers: of more query
-/// heads than one round has.
+/// What a block knows of its row. In shared memory, as the scan may take all registers.
 struct Kept {
   Places places;
   Row row;
   Cluster cluster;
   int kv_head;
 };
-constexpr bool kKeepsInShared = kGroup > 4;
+
+/// What a row asks of its cluster.
+struct Task {
+  int selected;  ///< tokens in each list
+  bool scans;    ///< whether they must be found; otherwise they are all that the row sees
+};
+
+__device__ __forceinline__ Task task_of(const Args& args, const Row& row, int row_index) {
+  if (attends_to_all(args, row)) return {row.visible, false};
+  const int budget = row_budget(args, row_index);
+  return {min(budget, row.visible), budget < row.visible && budget > 0};
+}
 
 /// What candidates are selected: those of a greater excess, and those of this one but for the first few.
 struct Threshold {
@@ -153,6 +163,7 @@ struct alignas(128) DecodeShared {
       16) unsigned entries[kSelections][kMostCandidates > 0 ? kMostCandidates : 4];  ///< of the candidates
   /// Candidates that a block has sent, or kTooMany; 0 where there is no block.
   alignas(16) unsigned block_counts[kSelections][kMostBlocks];
+  Args args;  ///< of the launch, for functions that are not inlined
   Kept kept;
   Shares shares;
   unsigned candidate_counts[kSelections][kListWarps];  ///< see candidates_of

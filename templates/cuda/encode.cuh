@@ -7,25 +7,16 @@
 
 namespace adamas_cuda {
 
-/// A stored key, padding 0; all 0 for a place that is nowhere.
-__device__ __forceinline__ void load_key(const Args& args, int kv_head, Place place, float (&x)[kWords]) {
-  const RowInMemory row = key_row(args, kv_head, place);
-#pragma unroll
-  for (int j = 0; j < kWords; ++j) {
-    const bool wanted = place.page >= 0 && holds_element(j);
-    x[j] = wanted ? load_element<kKvType>(row.array, row.first + j * kWarp + lane_index()) : 0.0f;
-  }
-}
-
 /// Encodes the warp's keys one after the other.
 /// @return how many keys there were
 __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head,
                                                    const float (&thresholds)[kBuckets - 1], float* scratch,
                                                    unsigned& status) {
+  const float factor = kScaled ? key_scale(args, kv_head) : 1.0f;
   unsigned encoded = 0;
   Place next_place = place_of_key(args, first_item(), status);
   float next[kWords];
-  load_key(args, kv_head, next_place, next);
+  load_key(key_row(args, kv_head, next_place), next_place.page >= 0, next);
 #pragma unroll 1
   for (int s = 0; s < kSlotsPerWarp; ++s) {
     const Place place = next_place;
@@ -36,27 +27,19 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
     }
     if (s + 1 < kSlotsPerWarp) {  // the next key is on its way while this one is worked on
       next_place = place_of_key(args, first_item() + s + 1, status);
-      load_key(args, kv_head, next_place, next);
+      load_key(key_row(args, kv_head, next_place), next_place.page >= 0, next);
     }
     if (place.page < 0) continue;  // the same in every lane
     unsigned codes[kWords];
-    if constexpr (kScaled) {
-      const float factor = key_scale(args, kv_head);
-#pragma unroll
-      for (float& element : x) {
-        element = __fmul_rn(element, factor);
-      }
-    }
-    rotate(x, scratch);
-    bucketize(x, thresholds, codes);
+    codes_of_key(x, factor, thresholds, scratch, codes);
     store_codes(args, kv_head, place, codes);
     ++encoded;
   }
   return encoded;
 }
 
-/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head. With keys in lanes, blocks of several
-/// times as many, in turn.
+/// Grid: x = blocks of kEncodeWarps * kSlotsPerWarp slots, y = K/V head. With keys in lanes, blocks of
+/// several times as many, in turn.
 extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocks)
     adamas_encode(const __grid_constant__ Args args) {
   const int kv_head = static_cast<int>(blockIdx.y);

@@ -146,7 +146,7 @@ inline constexpr int kMaximaWords = 256;
 inline constexpr int kPiece = 64;
 inline constexpr int kPieceBytes = 2048;
 inline constexpr int kDecodeBlocksPerProcessor = 1;
-inline constexpr int kDecodeSharedBytes = 4480;
+inline constexpr int kDecodeSharedBytes = 4864;
 using Score = unsigned short;
 
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:

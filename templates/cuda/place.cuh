@@ -187,11 +187,8 @@ __device__ __forceinline__ i64 first_item() {
   return (static_cast<i64>(blockIdx.x) * kEncodeWarps + warp_index()) * kSlotsPerWarp;
 }
 
-/// Place of item `item` of an encode, export or import call. Negative slots are nowhere; so are slots beyond
-/// the cache, with kBadSlot in `status`.
-__device__ __forceinline__ Place place_of_item(const Args& args, i64 item, unsigned& status) {
-  if (item >= args.count) return {-1, 0};
-  const i64 slot = args.slots == nullptr ? args.first_slot + item : __ldg(args.slots + item);
+/// Place of a slot. Negative slots are nowhere; so are slots beyond the cache, with kBadSlot in `status`.
+__device__ __forceinline__ Place place_of_slot(const Args& args, i64 slot, unsigned& status) {
   if (slot < 0) return {-1, 0};
   const i64 page = slot / page_tokens(args);
   if (page >= args.pages) {
@@ -201,13 +198,24 @@ __device__ __forceinline__ Place place_of_item(const Args& args, i64 item, unsig
   return {static_cast<int>(page), static_cast<int>(slot - page * page_tokens(args))};
 }
 
-/// Place of a key of the call: of an item whose page has memory.
-__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
-  Place place = place_of_item(args, item, status);
+/// Place of item `item` of an encode, export or import call.
+__device__ __forceinline__ Place place_of_item(const Args& args, i64 item, unsigned& status) {
+  if (item >= args.count) return {-1, 0};
+  return place_of_slot(args, args.slots == nullptr ? args.first_slot + item : __ldg(args.slots + item),
+                       status);
+}
+
+/// `place`, if its page has memory.
+__device__ __forceinline__ Place with_key(const Args& args, Place place) {
   if constexpr (kPointers) {
     if (place.page >= 0 && __ldg(args.page_addresses + place.page) == 0) place.page = -1;
   }
   return place;
+}
+
+/// Place of a key of the call.
+__device__ __forceinline__ Place place_of_key(const Args& args, i64 item, unsigned& status) {
+  return with_key(args, place_of_item(args, item, status));
 }
 
 }  // namespace adamas_cuda

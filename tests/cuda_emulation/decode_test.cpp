@@ -168,6 +168,44 @@ TEST_CASE("parts of a cluster answer rows too short for all of it") {
   CHECK(most_deliveries >= 1);
 }
 
+TEST_CASE("the codes of the rows' own tokens are made on the way") {
+  for_each_spec([](int index) {
+    Problem problem = problem_with_codes(index, RowKind::kNormal);
+    if (problem.spec.recent < problem.spec.query_rows) return;
+    problem.export_codes();
+    const std::vector<unsigned char> want = problem.bytes;
+    problem.decode_by_stages(0);
+    const Answer by_stages(problem);
+    std::vector<int> own;
+    std::uint64_t exist = 0;
+    const auto row = static_cast<std::size_t>(Problem::kKvHeads * problem.spec.head_dim);
+    for (int b = 0; b < problem.batch(); ++b) {
+      const int length = problem.lengths[static_cast<std::size_t>(b)];
+      for (int p = length - problem.spec.query_rows; p < length; ++p) {
+        own.push_back(p < 0 ? -1 : static_cast<int>(problem.slot(b, p)));
+        if (p < 0) continue;
+        ++exist;
+        for (std::size_t i = 0; i < row; ++i) {  // none of them is right
+          unsigned char& code = problem.bytes[static_cast<std::size_t>(own.back()) * row + i];
+          code = static_cast<unsigned char>((code + 1) % problem.spec.buckets);
+        }
+      }
+    }
+    problem.args.bytes = problem.bytes.data();
+    problem.import_codes();
+    for (const int blocks : {1, 4}) {
+      problem.args.slots = own.data();
+      problem.counters = {};
+      problem.decode_in_clusters(blocks, 0, Lists::none);
+      problem.args.slots = nullptr;
+      CHECK(Answer(problem) == by_stages);
+      CHECK(problem.counters.tokens_encoded == exist * Problem::kKvHeads);
+      problem.export_codes();
+      CHECK(problem.bytes == want);
+    }
+  });
+}
+
 TEST_CASE("small blocks of many rows decode as the stages do") {
   Problem problem(0, RowKind::kNormal, {700, 333, 150, 70, 1, 0});
   problem.processors = 1;

@@ -16,6 +16,7 @@
 #define __global__ static
 #define __device__
 #define __forceinline__ inline
+#define __noinline__ inline
 #define __constant__
 #define __shared__ static  // for units without clusters: one block runs at a time
 #define __grid_constant__

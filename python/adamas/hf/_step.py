@@ -82,9 +82,16 @@ class Step:
             self.plan.dense(query, view, tensors.lengths, out, **options)
             return
         key_thresholds, query_thresholds = self.thresholds
-        self.kernels.encode(view, tensors.codes, key_thresholds, slots=tensors.slots, counters=self.counters)
         self.plan.decode(
-            query, view, tensors.codes, tensors.lengths, out, query_thresholds=query_thresholds, **options
+            query,
+            view,
+            tensors.codes,
+            tensors.lengths,
+            out,
+            query_thresholds=query_thresholds,
+            append_slots=tensors.slots,
+            key_thresholds=key_thresholds,
+            **options,
         )
 
 
