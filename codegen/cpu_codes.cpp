@@ -8,6 +8,8 @@
 //   element. That
 //               packs three bits an element (a nibble each would cost a third more), and a dot product never
 //               has to assemble the fourth element: its bits add up on their own.
+// With tables of 64 entries (AVX-512 VBMI, buckets=4) three elements of a byte are an index, and what is left
+// of three bytes is another.
 #include <fmt/format.h>
 
 #include "codegen/cpu_layout.hpp"
@@ -55,12 +57,9 @@ PackingText packing_text(int buckets) {
   }
 }
 
-/// The codes that index values 0..15 stand for: bits shift .. shift + width - 1 of the index.
+/// The codes that the values of an index stand for: bits shift .. shift + width - 1 of it.
 std::string index_codes(std::string_view name, int shift, int width) {
-  std::string values;
-  for (int v = 0; v < 16; ++v)
-    values += fmt::format("{}{}", v == 0 ? "" : ", ", v >> shift & ((1 << width) - 1));
-  return fmt::format("constexpr IndexCodes {}{{{{{}}}}};\n", name, values);
+  return fmt::format("constexpr auto {} = bits_of_index<kTableEntries>({}, {});\n", name, shift, width);
 }
 
 /// Body of unit_entries(query q, unit, table), and the tables it uses.
@@ -101,6 +100,75 @@ EntriesText entries_text(const Spec& spec) {
   }
 }
 
+/// Tables of 64 entries for buckets=4.
+const EntriesText kWideEntries{
+    index_codes("kLow", 0, 2) + index_codes("kMiddle", 2, 2) + index_codes("kHigh", 4, 2),
+    "largest(kLow) + largest(kMiddle) + largest(kHigh)",
+    "  // The first three elements of a byte row each, and the fourth ones of all three.\n"
+    "  const int first = unit * 12 + (table < 3 ? table * 4 : 3), step = table < 3 ? 1 : 4;\n"
+    "  const auto entries = [query](int i, const IndexCodes<64>& codes) -> Vec<u16, 64> {\n"
+    "    if (i >= kHeadDim) return 0;  // beyond the last row\n"
+    "    return element_entries(query[i], codes, 3);\n"
+    "  };\n"
+    "  return entries(first, kLow) + entries(first + step, kMiddle) + entries(first + 2 * step, kHigh);\n"};
+
+/// Body of unit_indexes.
+std::string indexes_text(const CpuScanLayout& scan) {
+  if (scan.table_entries == 64) {
+    return "  // The lookup takes the lower six bits: three elements.\n"
+           "  index[0] = rows[0];\n"
+           "  index[1] = rows[1];\n"
+           "  index[2] = rows[2];\n"
+           "  index[3] = rows[0] >> 6 | (rows[1] >> 4 & 12) | (rows[2] >> 2 & 48);\n";
+  }
+  std::string text;
+  for (int r = 0; r < scan.unit_rows; ++r) {
+    text +=
+        fmt::format("  index[{}] = rows[{}] & 15;\n  index[{}] = rows[{}] >> 4;\n", 2 * r, r, 2 * r + 1, r);
+  }
+  if (scan.unit_tables == 8) {
+    for (int four = 0; four < 2; ++four) {
+      const int n = 3 * four;
+      text +=
+          fmt::format("  index[{}] = (index[{}] & 8) >> 3 | (index[{}] & 8) >> 2 | (index[{}] & 8) >> 1;\n",
+                      6 + four, n, n + 1, n + 2);
+    }
+  }
+  return text;
+}
+
+std::string scan_text(const CpuScanLayout& scan, const EntriesText& entries) {
+  std::string text = fmt::format(
+      "// A unit of {} gives {} table indexes; entries of {} add up in a byte before sums are widened.\n"
+      "constexpr int kTableEntries = {};\n"
+      "constexpr int kUnitRows = {};\n"
+      "constexpr int kUnitTables = {};\n"
+      "constexpr int kUnits = {};\n"
+      "constexpr int kUnitsPerSum = {};\n"
+      "constexpr int kPlanes = {};{}\n"
+      "constexpr int kPlaneShift = {};\n\n",
+      scan.unit_rows == 1 ? "one byte row" : "three byte rows", scan.unit_tables,
+      scan.units_per_sum == 1 ? "one unit" : fmt::format("{} units", scan.units_per_sum), scan.table_entries,
+      scan.unit_rows, scan.unit_tables, scan.units, scan.units_per_sum, scan.planes,
+      scan.planes == 1 ? "" : "  // entries exceed a byte: low bits and high bits have tables of their own",
+      scan.plane_shift);
+  text += "// Codes that the values of an index stand for, and the largest entry that can follow from them\n";
+  text += entries.codes;
+  text += fmt::format(
+      "constexpr int kEntryMax = ({}) * (kDot ? kQueryMax : 1);\n"
+      "static_assert(kEntryMax == {});\n\n",
+      entries.bound, scan.entry_max);
+  text +=
+      "/// Table indexes of a unit's byte rows.\n"
+      "ADAMAS_INLINE void unit_indexes(const U8x64 (&rows)[kUnitRows], U8x64 (&index)[kUnitTables]) {\n";
+  text += indexes_text(scan);
+  text +=
+      "}\n\n/// Entries of one of a unit's tables, from the query's integers.\n"
+      "ADAMAS_INLINE Vec<u16, kTableEntries> unit_entries(const int* query, int unit, int table) {\n";
+  text += entries.body;
+  return text + "}\n";
+}
+
 }  // namespace
 
 std::string cpu_code_functions(const Spec& spec) {
@@ -121,48 +189,16 @@ std::string cpu_code_functions(const Spec& spec) {
 }
 
 std::string cpu_scan_functions(const Spec& spec) {
-  const CpuScanLayout scan = cpu_scan_layout(spec);
-  const EntriesText entries = entries_text(spec);
   std::string text = "namespace adamas_cpu {\n\n";
-  text += fmt::format(
-      "// A unit of {} gives {} table indexes; entries of {} add up in a byte before sums are widened.\n"
-      "constexpr int kUnitRows = {};\n"
-      "constexpr int kUnitTables = {};\n"
-      "constexpr int kUnits = kRowBytes / kUnitRows;\n"
-      "constexpr int kUnitsPerSum = {};\n"
-      "constexpr int kPlanes = {};{}\n"
-      "constexpr int kPlaneShift = {};\n\n",
-      scan.unit_rows == 1 ? "one byte row" : "three byte rows", scan.unit_tables,
-      scan.units_per_sum == 1 ? "one unit" : fmt::format("{} units", scan.units_per_sum), scan.unit_rows,
-      scan.unit_tables, scan.units_per_sum, scan.planes,
-      scan.planes == 1 ? "" : "  // entries exceed a byte: low bits and high bits have tables of their own",
-      scan.plane_shift);
-  text += "// Codes that the values of an index stand for, and the largest entry that can follow from them\n";
-  text += entries.codes;
-  text += fmt::format(
-      "constexpr int kEntryMax = ({}) * (kDot ? kQueryMax : 1);\n"
-      "static_assert(kEntryMax == {});\n\n",
-      entries.bound, scan.entry_max);
-  text +=
-      "/// Table indexes of a unit's byte rows.\n"
-      "ADAMAS_INLINE void unit_indexes(const U8x64 (&rows)[kUnitRows], U8x64 (&index)[kUnitTables]) {\n";
-  for (int r = 0; r < scan.unit_rows; ++r) {
-    text +=
-        fmt::format("  index[{}] = rows[{}] & 15;\n  index[{}] = rows[{}] >> 4;\n", 2 * r, r, 2 * r + 1, r);
+  const auto wide = cpu_wide_scan_layout(spec);
+  if (wide) {
+    text += "#if defined(__AVX512VBMI__)\n\n";
+    text += scan_text(*wide, kWideEntries);
+    text += "\n#else\n\n";
   }
-  if (scan.unit_tables == 8) {
-    for (int four = 0; four < 2; ++four) {
-      const int n = 3 * four;
-      text +=
-          fmt::format("  index[{}] = (index[{}] & 8) >> 3 | (index[{}] & 8) >> 2 | (index[{}] & 8) >> 1;\n",
-                      6 + four, n, n + 1, n + 2);
-    }
-  }
-  text +=
-      "}\n\n/// Entries of one of a unit's tables, from the query's integers.\n"
-      "ADAMAS_INLINE U16x16 unit_entries(const int* query, int unit, int table) {\n";
-  text += entries.body;
-  return text + "}\n\n}  // namespace adamas_cpu\n";
+  text += scan_text(cpu_scan_layout(spec), entries_text(spec));
+  if (wide) text += "\n#endif\n";
+  return text + "\n}  // namespace adamas_cpu\n";
 }
 
 }  // namespace adamas::codegen

@@ -46,7 +46,6 @@ std::string hadamard_text(const HadamardFactors& factors) {
 std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   const Facts facts = facts_of(spec);
   const CpuCodeLayout codes = cpu_code_layout(spec);
-  const CpuScanLayout scan = cpu_scan_layout(spec);
 
   std::string text = "namespace adamas_cpu {\n\n";
   const auto line = [&text](std::string_view type, std::string_view name, const auto& value) {
@@ -97,7 +96,7 @@ std::string cpu_constants(const Spec& spec, const Tuning& tuning) {
   line("bool", "kSplitTables", spec.tables == Tables::split);
   line("int", "kTileTokens", codes.tile_tokens);
   line("int", "kRowBytes", codes.row_bytes);
-  line("int", "kPreparedBytes", scan.prepared_bytes);
+  line("int", "kPreparedBytes", cpu_prepared_bytes(spec));
   text += "static_assert(kPageTokens % kTileTokens == 0);\n";
 
   text += "\n// Work items\n";

@@ -41,7 +41,7 @@ class CpuGenerator final : public Generator {
   int code_row_bytes(const Spec& spec) const override { return cpu_code_layout(spec).row_bytes; }
   CodeStrides code_strides(const Spec&, int kv_heads, std::int64_t page_tokens) const override;
   std::int64_t prepared_query_bytes(const Spec& spec) const override {
-    return cpu_scan_layout(spec).prepared_bytes;
+    return cpu_prepared_bytes(spec);
   }
   std::int64_t score_stride(const Spec&, const Tuning&, std::int64_t max_tokens) const override;
 };

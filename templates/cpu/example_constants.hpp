@@ -62,7 +62,7 @@ inline constexpr bool kPointers = false;
 inline constexpr bool kSplitTables = false;
 inline constexpr int kTileTokens = 16;
 inline constexpr int kRowBytes = 32;
-inline constexpr int kPreparedBytes = 1088;
+inline constexpr int kPreparedBytes = 2880;
 static_assert(kPageTokens % kTileTokens == 0);
 
 // Work items

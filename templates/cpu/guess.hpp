@@ -21,10 +21,7 @@ ADAMAS_FUNCTION int keys_that_reach(const OrderKey* keys, int n, OrderKey least)
   ADAMAS_ROLLED
   for (int i = 0; i < n; i += 32)
     found -= bits_as<Keys32>(load<Keys32>(keys + i) >= bound);
-  int sum = 0;
-  for (int i = 0; i < 32; ++i)
-    sum += found[i];
-  return sum;
+  return __builtin_reduce_add(found);
 }
 
 /// A key that at least `wanted` of the n keys reach, and not many more unless they tie.

@@ -76,22 +76,24 @@ ADAMAS_FUNCTION int units_of_byte_sums(const u16* most) {
 
 /// Tables and constants of one query.
 ADAMAS_FUNCTION void write_tables(const int* query, u8* prepared) {
-  u8* to = prepared;
+  u8* to = prepared + kTablesAt;
   u16 most[kUnits];  // that a unit adds to the sum of a plane
   ADAMAS_ROLLED
   for (int unit = 0; unit < kUnits; ++unit) {
     int low_sum = 0, high_sum = 0;
     ADAMAS_ROLLED
     for (int table = 0; table < kUnitTables; ++table) {
-      const U16x16 entries = unit_entries(query, unit, table);
-      const U16x16 low = kPlanes == 1 ? entries : entries & ((1 << kPlaneShift) - 1);
-      store(to, __builtin_convertvector(low, U8x16));
-      to += 16;
+      using Entries = Vec<u16, kTableEntries>;
+      using Bytes = Vec<u8, kTableEntries>;
+      const Entries entries = unit_entries(query, unit, table);
+      const Entries low = kPlanes == 1 ? entries : entries & ((1 << kPlaneShift) - 1);
+      store(to, __builtin_convertvector(low, Bytes));
+      to += kTableEntries;
       low_sum += __builtin_reduce_max(low);
       if constexpr (kPlanes == 2) {
-        const U16x16 high = entries >> kPlaneShift;
-        store(to, __builtin_convertvector(high, U8x16));
-        to += 16;
+        const Entries high = entries >> kPlaneShift;
+        store(to, __builtin_convertvector(high, Bytes));
+        to += kTableEntries;
         high_sum += __builtin_reduce_max(high);
       }
     }

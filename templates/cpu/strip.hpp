@@ -17,7 +17,7 @@ constexpr int kHighMax = kPlanes == 1 ? 0 : kEntryMax >> kPlaneShift;
 constexpr int kPlaneMax = kLowMax > kHighMax ? kLowMax : kHighMax;
 static_assert(kUnitsPerSum * kUnitTables * kPlaneMax <= 255, "a byte sum would overflow");
 static_assert(kUnits * kUnitTables * kPlaneMax <= 65535, "a 16-bit sum would overflow");
-static_assert(kUnits * kUnitRows == kRowBytes);
+static_assert(kUnits * kUnitRows >= kRowBytes && (kUnits - 1) * kUnitRows < kRowBytes);
 static_assert(kPlanes == 2 || kEntryMax <= 255);
 
 #if defined(__AVX2__) || defined(__aarch64__)
@@ -89,17 +89,20 @@ ADAMAS_INLINE void add_units(const Strip& strip, const u8* const (&prepared)[kQu
     U8x64 rows[kUnitRows], index[kUnitTables];
     ADAMAS_UNROLL
     for (int r = 0; r < kUnitRows; ++r) {
-      rows[r] = byte_row(strip, unit * kUnitRows + r);
-      prefetch_row(strip, unit * kUnitRows + r);
+      // Where rows are missing in the last unit, entries are 0 whatever stands there.
+      const i64 row = kRowBytes % kUnitRows == 0 ? unit * kUnitRows + r
+                                                 : smaller(unit * kUnitRows + r, i64(kRowBytes - 1));
+      rows[r] = byte_row(strip, row);
+      prefetch_row(strip, row);
     }
     unit_indexes(rows, index);
     ADAMAS_UNROLL
     for (int q = 0; q < kQueries; ++q) {
       ADAMAS_UNROLL
       for (int t = 0; t < kUnitTables * kPlanes; ++t) {
-        const U8x16 table = load<U8x16>(prepared[q] + (unit * kUnitTables * kPlanes + t) * 16);
+        const u8* const table = prepared[q] + kTablesAt + (unit * kUnitTables * kPlanes + t) * kTableEntries;
         U8x64& sum = bytes[q][t % kPlanes];
-        sum = add_entries(sum, lookup16(table, index[t / kPlanes]));
+        sum = add_entries(sum, lookup(load<Vec<u8, kTableEntries>>(table), index[t / kPlanes]));
       }
     }
   }
@@ -154,14 +157,14 @@ ADAMAS_NOINLINE void score_strip(const Strip& strip, const u8* const (&prepared)
   i64 units = kUnits;
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
-    units = smaller(units, i64(load<KeyRule>(prepared[q] + kTableBytes).units));
+    units = smaller(units, i64(load<KeyRule>(prepared[q]).units));
   if (kMayStop && wanted == Sums::stop_at_255) units = kUnits;
   ADAMAS_ROLLED
   for (i64 unit = 0; unit < kUnits; unit += units)
     add_units<kQueries>(strip, prepared, unit, smaller(unit + units, i64(kUnits)), sums);
   ADAMAS_UNROLL
   for (int q = 0; q < kQueries; ++q)
-    write_keys(sums[q], load<KeyRule>(prepared[q] + kTableBytes).offset, keys[q]);
+    write_keys(sums[q], load<KeyRule>(prepared[q]).offset, keys[q]);
 }
 
 /// Order keys of the query heads first .. first + kQueries - 1 of K/V head `head`.

@@ -96,7 +96,7 @@ ADAMAS_INLINE void transpose(V (&rows)[N]) {
 }
 
 /// table[index] for 64 indexes below 16: one byte shuffle of the machine's own width.
-ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
+ADAMAS_INLINE U8x64 lookup(U8x16 table, U8x64 index) {
 #if defined(__AVX512BW__)
   using Wide = Vec<char, 64>;
   const U8x64 all =
@@ -148,6 +148,14 @@ ADAMAS_INLINE U8x64 lookup16(U8x16 table, U8x64 index) {
 #endif
 #endif
 }
+
+#if defined(__AVX512VBMI__)
+/// table[index % 64].
+ADAMAS_INLINE U8x64 lookup(U8x64 table, U8x64 index) {
+  using Wide = Vec<char, 64>;
+  return bits_as<U8x64>(__builtin_ia32_permvarqi512(bits_as<Wide>(table), bits_as<Wide>(index)));
+}
+#endif
 
 /// Bit i of the result: lane i of a comparison's mask.
 template <class Mask>

@@ -88,22 +88,27 @@ TEST_CASE(
 
 TEST_CASE("CPU generator: no sum of table entries overflows") {
   for_scan_shapes([](const Spec& spec) {
-    const CpuScanLayout scan = cpu_scan_layout(spec);
-    const Facts facts = facts_of(spec);
-    const int units = cpu_code_layout(spec).row_bytes / scan.unit_rows;
-    const int low_max = scan.planes == 1 ? scan.entry_max : (1 << scan.plane_shift) - 1;
-    const int high_max = scan.planes == 1 ? 0 : scan.entry_max >> scan.plane_shift;
-    INFO(spec.text());
-    CHECK(units * scan.unit_rows == cpu_code_layout(spec).row_bytes);
-    for (const int plane_max : {low_max, high_max}) {
-      CHECK(scan.units_per_sum * scan.unit_tables * plane_max <= 255);
-      CHECK(units * scan.unit_tables * plane_max <= 65535);
+    std::vector<CpuScanLayout> layouts{cpu_scan_layout(spec)};
+    if (const auto wide = cpu_wide_scan_layout(spec)) layouts.push_back(*wide);
+    for (const CpuScanLayout& scan : layouts) {
+      const Facts facts = facts_of(spec);
+      const int rows = cpu_code_layout(spec).row_bytes, units = scan.units;
+      const int low_max = scan.planes == 1 ? scan.entry_max : (1 << scan.plane_shift) - 1;
+      const int high_max = scan.planes == 1 ? 0 : scan.entry_max >> scan.plane_shift;
+      INFO(spec.text());
+      CHECK(units * scan.unit_rows >= rows);
+      CHECK((units - 1) * scan.unit_rows < rows);
+      for (const int plane_max : {low_max, high_max}) {
+        CHECK(scan.units_per_sum * scan.unit_tables * plane_max <= 255);
+        CHECK(units * scan.unit_tables * plane_max <= 65535);
+      }
+      CHECK(scan.units_per_sum >= 1);
+      // The largest score must be reachable: entries are not bounded too low.
+      CHECK(units * scan.unit_tables * scan.entry_max >= (facts.key_limit + 1) / 2);
+      CHECK(scan.table_bytes == units * scan.unit_tables * scan.planes * scan.table_entries);
+      CHECK(cpu_generator().prepared_query_bytes(spec) >= 64 + scan.table_bytes);
+      CHECK(cpu_generator().prepared_query_bytes(spec) % 64 == 0);
     }
-    CHECK(scan.units_per_sum >= 1);
-    // The largest score must be reachable: entries are not bounded too low.
-    CHECK(units * scan.unit_tables * scan.entry_max >= (facts.key_limit + 1) / 2);
-    CHECK(scan.prepared_bytes >= units * scan.unit_tables * scan.planes * 16 + 4);
-    CHECK(cpu_generator().prepared_query_bytes(spec) % 64 == 0);
   });
 }
 

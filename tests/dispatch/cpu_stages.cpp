@@ -141,8 +141,7 @@ void StageScene::check_kept_keys() {
   for (const int least : {-1, 1, facts_.key_limit}) {
     run(Stage::prepare_query);
     for (std::int64_t query = 0; query < std::int64_t{rows_} * heads_ && least >= 0; ++query) {
-      unsigned char* const rule = args_.prepared + query * generator_.prepared_query_bytes(spec_) +
-                                  codegen::cpu_scan_layout(spec_).table_bytes;
+      unsigned char* const rule = args_.prepared + query * generator_.prepared_query_bytes(spec_);
       std::memcpy(rule + sizeof(std::int32_t), &least, static_cast<std::size_t>(facts_.key_bytes));
     }
     run(Stage::scan);
