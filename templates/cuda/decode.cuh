@@ -105,7 +105,7 @@ __device__ __forceinline__ void scan_row(const Args& args, const Cluster& cluste
   if (!kQueryFirst) prepare_columns(args, row_index, kv_head, query, shared);
   __syncthreads();
   cluster_wait();
-  const Row kept = shared.kept.row;  // no registers before
+  const Row kept = shared.kept.row;  // until here it took no registers
   scan_slice(cluster, kept, slice, shared, scores_of_block(args), capacity, stream, status);
   if (warp_index() < kSelections) {
     wait_for_mail(shared.maxima_mail, 0);
