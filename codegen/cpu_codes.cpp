@@ -100,17 +100,19 @@ EntriesText entries_text(const Spec& spec) {
   }
 }
 
-/// Tables of 64 entries for buckets=4.
-const EntriesText kWideEntries{
-    index_codes("kLow", 0, 2) + index_codes("kMiddle", 2, 2) + index_codes("kHigh", 4, 2),
-    "largest(kLow) + largest(kMiddle) + largest(kHigh)",
-    "  // The first three elements of a byte row each, and the fourth ones of all three.\n"
-    "  const int first = unit * 12 + (table < 3 ? table * 4 : 3), step = table < 3 ? 1 : 4;\n"
-    "  const auto entries = [query](int i, const IndexCodes<64>& codes) -> Vec<u16, 64> {\n"
-    "    if (i >= kHeadDim) return 0;  // beyond the last row\n"
-    "    return element_entries(query[i], codes, 3);\n"
-    "  };\n"
-    "  return entries(first, kLow) + entries(first + step, kMiddle) + entries(first + 2 * step, kHigh);\n"};
+/// The same for tables of 64 entries, of buckets=4.
+EntriesText wide_entries_text() {
+  return {
+      index_codes("kLow", 0, 2) + index_codes("kMiddle", 2, 2) + index_codes("kHigh", 4, 2),
+      "largest(kLow) + largest(kMiddle) + largest(kHigh)",
+      "  // The first three elements of a byte row each, and the fourth ones of all three.\n"
+      "  const int first = unit * 12 + (table < 3 ? table * 4 : 3), step = table < 3 ? 1 : 4;\n"
+      "  const auto entries = [query](int i, const IndexCodes<64>& codes) -> Vec<u16, 64> {\n"
+      "    if (i >= kHeadDim) return 0;  // beyond the last row\n"
+      "    return element_entries(query[i], codes, 3);\n"
+      "  };\n"
+      "  return entries(first, kLow) + entries(first + step, kMiddle) + entries(first + 2 * step, kHigh);\n"};
+}
 
 /// Body of unit_indexes.
 std::string indexes_text(const CpuScanLayout& scan) {
@@ -193,7 +195,7 @@ std::string cpu_scan_functions(const Spec& spec) {
   const auto wide = cpu_wide_scan_layout(spec);
   if (wide) {
     text += "#if defined(__AVX512VBMI__)\n\n";
-    text += scan_text(*wide, kWideEntries);
+    text += scan_text(*wide, wide_entries_text());
     text += "\n#else\n\n";
   }
   text += scan_text(cpu_scan_layout(spec), entries_text(spec));

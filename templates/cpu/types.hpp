@@ -38,7 +38,6 @@ using I32x8 = Vec<int, 8>;
 using U32x8 = Vec<u32, 8>;
 using U8x16 = Vec<u8, 16>;
 using U8x64 = Vec<u8, 64>;
-using U16x16 = Vec<u16, 16>;
 using U16x32 = Vec<u16, 32>;
 
 template <class To, class From>
