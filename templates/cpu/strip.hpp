@@ -17,7 +17,9 @@ constexpr int kHighMax = kPlanes == 1 ? 0 : kEntryMax >> kPlaneShift;
 constexpr int kPlaneMax = kLowMax > kHighMax ? kLowMax : kHighMax;
 static_assert(kUnitsPerSum * kUnitTables * kPlaneMax <= 255, "a byte sum would overflow");
 static_assert(kUnits * kUnitTables * kPlaneMax <= 65535, "a 16-bit sum would overflow");
-static_assert(kUnits * kUnitRows >= kRowBytes && (kUnits - 1) * kUnitRows < kRowBytes);
+static_assert(kUnits * kUnitRows == kRowBytes || (kTableEntries == 64 && kUnits * kUnitRows > kRowBytes &&
+                                                  (kUnits - 1) * kUnitRows < kRowBytes),
+              "only tables of 64 entries do without rows of the last unit");
 static_assert(kPlanes == 2 || kEntryMax <= 255);
 
 #if defined(__AVX2__) || defined(__aarch64__)

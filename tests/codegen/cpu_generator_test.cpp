@@ -96,8 +96,12 @@ TEST_CASE("CPU generator: no sum of table entries overflows") {
       const int low_max = scan.planes == 1 ? scan.entry_max : (1 << scan.plane_shift) - 1;
       const int high_max = scan.planes == 1 ? 0 : scan.entry_max >> scan.plane_shift;
       INFO(spec.text());
-      CHECK(units * scan.unit_rows >= rows);
-      CHECK((units - 1) * scan.unit_rows < rows);
+      if (scan.table_entries == 16) {
+        CHECK(units * scan.unit_rows == rows);
+      } else {  // the last unit may lack rows
+        CHECK(units * scan.unit_rows >= rows);
+        CHECK((units - 1) * scan.unit_rows < rows);
+      }
       for (const int plane_max : {low_max, high_max}) {
         CHECK(scan.units_per_sum * scan.unit_tables * plane_max <= 255);
         CHECK(units * scan.unit_tables * plane_max <= 65535);

@@ -177,6 +177,7 @@ TEST_CASE("the codes of the rows' own tokens are made on the way") {
     problem.decode_by_stages(0);
     const Answer by_stages(problem);
     std::vector<int> own;
+    std::vector<unsigned char> stale = want;
     std::uint64_t exist = 0;
     const auto row = static_cast<std::size_t>(Problem::kKvHeads * problem.spec.head_dim);
     for (int b = 0; b < problem.batch(); ++b) {
@@ -186,14 +187,15 @@ TEST_CASE("the codes of the rows' own tokens are made on the way") {
         if (p < 0) continue;
         ++exist;
         for (std::size_t i = 0; i < row; ++i) {  // none of them is right
-          unsigned char& code = problem.bytes[static_cast<std::size_t>(own.back()) * row + i];
+          unsigned char& code = stale[static_cast<std::size_t>(own.back()) * row + i];
           code = static_cast<unsigned char>((code + 1) % problem.spec.buckets);
         }
       }
     }
-    problem.args.bytes = problem.bytes.data();
-    problem.import_codes();
     for (const int blocks : {1, 4}) {
+      problem.bytes = stale;
+      problem.args.bytes = problem.bytes.data();
+      problem.import_codes();
       problem.args.slots = own.data();
       problem.counters = {};
       problem.decode_in_clusters(blocks, 0, Lists::none);
