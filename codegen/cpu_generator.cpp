@@ -37,6 +37,7 @@ class CpuGenerator final : public Generator {
   std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view, const Shape&) const override {
     return std::nullopt;
   }
+  std::int64_t dense_chunks(const Tuning&, int kv_heads, std::int64_t tokens) const override;
   std::string layout_id(const Spec&) const override;
   int code_row_bytes(const Spec& spec) const override { return cpu_code_layout(spec).row_bytes; }
   CodeStrides code_strides(const Spec&, int kv_heads, std::int64_t page_tokens) const override;
@@ -141,6 +142,10 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
   }
   grid.z = grid_size(rows);
   return grid;
+}
+
+std::int64_t CpuGenerator::dense_chunks(const Tuning& tuning, int, std::int64_t tokens) const {
+  return ceil_div(tokens, tuning.dense_chunk);
 }
 
 std::string CpuGenerator::layout_id(const Spec& spec) const {

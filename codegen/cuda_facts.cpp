@@ -30,11 +30,11 @@ std::int64_t half_tile_bytes(const Spec& spec) {
   return 16 * (std::max(spec.head_dim, spec.value_dim) * 2 + 16);
 }
 
-/// sizeof(DenseShared) of dense_tiles.cuh: rings or sums, then where rows are.
-std::int64_t dense_tiles_bytes(const Spec& spec, const Tuning& tuning, const CudaDenseTiles& tiles) {
+/// sizeof(DenseShared) of dense_tiles.cuh: rings or sums, then where the rows of two tiles a warp are.
+std::int64_t dense_tiles_bytes(const Spec& spec, const CudaDenseTiles& tiles) {
   const std::int64_t rings = tiles.warps * tiles.slots * half_tile_bytes(spec);
   const std::int64_t sums = std::int64_t{tiles.warps} * tiles.head_tiles * 8 * (spec.value_dim + 2) * 4;
-  return round_up(std::max(rings, sums), 16) + std::int64_t{16} * tuning.dense_chunk;
+  return round_up(std::max(rings, sums), 16) + std::int64_t{tiles.warps} * 2 * kCudaTile * 16;
 }
 
 /// sizeof(ListShared): queries, then the sums of tiles.
@@ -108,6 +108,23 @@ CudaDenseTiles cuda_dense_tiles(const Spec& spec, const Tuning& tuning) {
   return tiles;
 }
 
+int cuda_least_dense_chunk(const Tuning& tuning) {
+  constexpr int kWorthABlock = 512;
+  return std::min(tuning.dense_chunk, kWorthABlock);
+}
+
+int cuda_dense_chunk_step(const Tuning& tuning) {
+  return std::min(tuning.dense_chunk, tuning.threads / kWarp * kCudaTile);
+}
+
+std::int64_t cuda_dense_chunks(const Tuning& tuning, int kv_heads, std::int64_t tokens) {
+  // What dense_chunk_tokens of templates/cuda/partial.cuh cuts is the longest chunk, or a share of the blocks
+  // or more, or the shortest.
+  const std::int64_t shares =
+      std::min(ceil_div(kCudaDenseBlocks, kv_heads), ceil_div(tokens, cuda_least_dense_chunk(tuning)));
+  return std::max(shares, ceil_div(tokens, tuning.dense_chunk));
+}
+
 std::int64_t cuda_shared_partial_bytes(const Spec& spec) {
   // Sums, then the largest logit and the sum of weights, in whole vectors of 16 bytes.
   return (spec.value_dim + 4) * 4;
@@ -116,7 +133,7 @@ std::int64_t cuda_shared_partial_bytes(const Spec& spec) {
 std::int64_t cuda_attend_shared_bytes(const Spec& spec, const Tuning& tuning) {
   const CudaDenseTiles tiles = cuda_dense_tiles(spec, tuning);
   const std::int64_t dense =
-      tiles.warps > 0 ? dense_tiles_bytes(spec, tuning, tiles) : dense_chunk_bytes(spec, tuning);
+      tiles.warps > 0 ? dense_tiles_bytes(spec, tiles) : dense_chunk_bytes(spec, tuning);
   return std::max(dense, list_chunk_bytes(spec, tuning));
 }
 

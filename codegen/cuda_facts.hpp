@@ -45,6 +45,16 @@ struct CudaDenseTiles {
 };
 CudaDenseTiles cuda_dense_tiles(const Spec&, const Tuning&);
 
+/// Into how many blocks attend cuts a row that attends to all it sees, over all K/V heads: two a multiprocessor of
+/// the largest cards, and a constant, so that results do not depend on the card.
+inline constexpr int kCudaDenseBlocks = 256;
+/// Bounds of its chunks, of which Tuning::dense_chunk is the upper one, see dense_chunk_tokens of
+/// templates/cuda/partial.cuh. Between them they are whole rounds of the warps.
+int cuda_least_dense_chunk(const Tuning&);
+int cuda_dense_chunk_step(const Tuning&);
+/// The most chunks of a row of at most `tokens` tokens.
+std::int64_t cuda_dense_chunks(const Tuning&, int kv_heads, std::int64_t tokens);
+
 /// Partial sums of a tile or a chunk and one query head in shared memory, see kSharedPartialFloats.
 std::int64_t cuda_shared_partial_bytes(const Spec&);
 

@@ -44,26 +44,26 @@ constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
 constexpr std::string_view kDecodePieces[]{"args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh",
                                            "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
-constexpr std::string_view kEncode[]{"cuda/row.cuh",        "cuda/place.cuh",        "cuda/codes.cuh",
-                                     "cuda/copy_async.cuh", "cuda/encode_lanes.cuh", "cuda/encode.cuh",
-                                     "cuda/check.cuh"};
-constexpr std::string_view kSelect[]{"cuda/row.cuh",   "cuda/place.cuh",         "cuda/codes.cuh",
-                                     "cuda/query.cuh", "cuda/prepare_query.cuh", "cuda/scan.cuh",
-                                     "cuda/select.cuh"};
+constexpr std::string_view kEncode[]{"cuda/launch.cuh", "cuda/row.cuh",        "cuda/place.cuh",
+                                     "cuda/codes.cuh",  "cuda/copy_async.cuh", "cuda/encode_lanes.cuh",
+                                     "cuda/encode.cuh", "cuda/check.cuh"};
+constexpr std::string_view kSelect[]{"cuda/launch.cuh", "cuda/row.cuh",   "cuda/place.cuh",
+                                     "cuda/codes.cuh",  "cuda/query.cuh", "cuda/prepare_query.cuh",
+                                     "cuda/scan.cuh",   "cuda/select.cuh"};
 constexpr std::string_view kAttend[]{
-    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh", "cuda/copy_async.cuh",
-    "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",   "cuda/dense_chunk.cuh",
-    "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
+    "cuda/launch.cuh",      "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh",
+    "cuda/copy_async.cuh",  "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",
+    "cuda/dense_chunk.cuh", "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
 constexpr std::string_view kAttendOnTiles[]{
-    "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh", "cuda/copy_async.cuh",
-    "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",   "cuda/dense_tiles.cuh",
-    "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
+    "cuda/launch.cuh",      "cuda/row.cuh",         "cuda/place.cuh",          "cuda/partial.cuh",
+    "cuda/copy_async.cuh",  "cuda/tensor_core.cuh", "cuda/list_attention.cuh", "cuda/dense.cuh",
+    "cuda/dense_tiles.cuh", "cuda/attend.cuh",      "cuda/merge_chunks.cuh",   "cuda/merge.cuh"};
 constexpr std::string_view kDecode[]{
-    "cuda/row.cuh",          "cuda/place.cuh",          "cuda/codes.cuh",         "cuda/query.cuh",
-    "cuda/partial.cuh",      "cuda/copy_async.cuh",     "cuda/tensor_core.cuh",   "cuda/list_attention.cuh",
-    "cuda/cluster.cuh",      "cuda/decode_layout.cuh",  "cuda/decode_codes.cuh",  "cuda/decode_scan.cuh",
-    "cuda/decode_bound.cuh", "cuda/decode_list.cuh",    "cuda/decode_select.cuh", "cuda/decode_attend.cuh",
-    "cuda/merge_chunks.cuh", "cuda/decode_records.cuh", "cuda/decode.cuh"};
+    "cuda/row.cuh",           "cuda/place.cuh",        "cuda/codes.cuh",          "cuda/query.cuh",
+    "cuda/partial.cuh",       "cuda/copy_async.cuh",   "cuda/tensor_core.cuh",    "cuda/list_attention.cuh",
+    "cuda/launch.cuh",        "cuda/cluster.cuh",      "cuda/decode_layout.cuh",  "cuda/decode_codes.cuh",
+    "cuda/decode_scan.cuh",   "cuda/decode_bound.cuh", "cuda/decode_list.cuh",    "cuda/decode_select.cuh",
+    "cuda/decode_attend.cuh", "cuda/merge_chunks.cuh", "cuda/decode_records.cuh", "cuda/decode.cuh"};
 
 UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
   switch (unit) {
@@ -135,8 +135,9 @@ class CudaGenerator final : public Generator {
     // Shorter chunks spread a budget over more multiprocessors, and their sums take longer to come together.
     tuning.chunk =
         std::max(kSmallestChunk, static_cast<int>(round_up(ceil_div(spec.budget, kMostChunks), kChunkStep)));
-    tuning.dense_chunk = 512;
     tuning.threads = 256;
+    // Element by element a chunk's logits wait in shared memory.
+    tuning.dense_chunk = cuda_dense_tiles(spec, tuning).warps > 0 ? 2048 : 512;
     // The same on every target, so that results do not depend on the card: what fits the smallest shared
     // memory.
     const std::int64_t limit = cuda_shared_limit(0);
@@ -218,6 +219,10 @@ class CudaGenerator final : public Generator {
   std::optional<Grid> decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
                                   const Shape& shape) const override {
     return cuda_decode_grid(spec, tuning, target, shape);
+  }
+
+  std::int64_t dense_chunks(const Tuning& tuning, int kv_heads, std::int64_t tokens) const override {
+    return cuda_dense_chunks(tuning, kv_heads, tokens);
   }
 
   std::string layout_id(const Spec& spec) const override {

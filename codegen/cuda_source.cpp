@@ -72,6 +72,9 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kScanTile", tuning.scan_tile);
   text += integer("kChunk", tuning.chunk);
   text += integer("kDenseChunk", tuning.dense_chunk);
+  text += integer("kLeastDenseChunk", cuda_least_dense_chunk(tuning));
+  text += integer("kDenseChunkStep", cuda_dense_chunk_step(tuning));
+  text += integer("kDenseBlocks", kCudaDenseBlocks);
   text += integer("kThreads", tuning.threads);
   text += integer("kEncodeThreads", kCudaEncodeThreads);
   text += integer("kSlotsPerWarp", cuda.slots_per_warp);

@@ -92,6 +92,9 @@ class Generator {
   /// is no such stage.
   virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&) const = 0;
 
+  /// The most chunks that a row of at most `tokens` tokens is cut into where it attends to all of them.
+  virtual std::int64_t dense_chunks(const Tuning&, int kv_heads, std::int64_t tokens) const = 0;
+
   /// Names the code layout: a function of Spec and language alone.
   virtual std::string layout_id(const Spec&) const = 0;
   /// Bytes of one token's codes of one K/V head.

@@ -15,7 +15,7 @@ struct Tuning {
   std::string scan;      ///< scan variant: "popc" (cuda), "table" (cpu)
   int scan_tile = 0;     ///< tokens one scan work item scores, a multiple of 64
   int chunk = 0;         ///< selected tokens reduced together: fixes the order of the attention sums
-  int dense_chunk = 0;   ///< the same for rows that attend to all tokens
+  int dense_chunk = 0;   ///< the same for rows that attend to all tokens; cuda: at most, see cuda_facts.hpp
   int threads = 0;       ///< cuda: threads a block of the scan, select and attend kernels; cpu: 0
   int decode_threads = 0;  ///< cuda: threads a block of the decode kernel, 64 to 512; 0: by the plan's shape; cpu: 0
 

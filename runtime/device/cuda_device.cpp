@@ -58,6 +58,17 @@ void check_cubin(std::span<const std::byte> binary, const std::string& name) {
   }
 }
 
+/// Whether a stage may begin while the kernel before it ends: those of a step may, see
+/// templates/cuda/launch.cuh. But not the selection: its few blocks would be put together on the
+/// multiprocessors that the scan leaves room on, in place of one each.
+bool begins_early(Stage stage) {
+  return codegen::unit_of(stage) != codegen::Unit::encode && stage != Stage::select;
+}
+
+/// Whether a stage's blocks are launched in clusters: also those of one block, whose mailboxes a plain block
+/// has not.
+bool in_clusters(Stage stage) { return stage == Stage::decode || stage == Stage::decode_pair; }
+
 class CudaModule final : public Module {
  public:
   CudaModule(std::shared_ptr<const PrimaryContext> context, CUdevice device, std::string name,
@@ -72,7 +83,7 @@ class CudaModule final : public Module {
     try {
       const int most_shared = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device);
       for (const Stage stage : stages)
-        functions_[index(stage)] = resolve(stage, most_shared);
+        resolve(stage, most_shared);
     } catch (...) {
       cuda_driver().cuLibraryUnload(library_);
       throw;
@@ -97,8 +108,8 @@ class CudaModule final : public Module {
     void* parameters[] = {const_cast<adamas_abi::Args*>(&args)};
     const Current current(*context_);
     current.checked();
-    const CUresult result = stage == Stage::decode || stage == Stage::decode_pair
-                                ? launch_cluster(function, grid, parameters, stream)
+    const CUresult result = begins_early_[index(stage)]
+                                ? launch_with_attributes(stage, grid, parameters, stream)
                                 : cuda_driver().cuLaunchKernel(
                                       function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes,
                                       static_cast<CUstream>(stream), parameters, nullptr);
@@ -113,14 +124,20 @@ class CudaModule final : public Module {
  private:
   static std::size_t index(Stage stage) { return static_cast<std::size_t>(stage); }
 
-  /// A launch of clusters, which may begin while the kernel before it ends: it waits for that itself.
-  static CUresult launch_cluster(CUfunction function, const codegen::Grid& grid, void** parameters,
-                                 Stream stream) {
-    CUlaunchAttribute attributes[2] = {};
-    attributes[0].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    attributes[0].value.clusterDim = {grid.cluster, 1, 1};
-    attributes[1].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-    attributes[1].value.programmaticStreamSerializationAllowed = 1;
+  /// A launch of clusters, or one that may begin while the kernel before it ends: such a kernel waits for
+  /// that itself.
+  CUresult launch_with_attributes(Stage stage, const codegen::Grid& grid, void** parameters,
+                                  Stream stream) const {
+    std::array<CUlaunchAttribute, 2> attributes{};
+    unsigned count = 0;
+    if (in_clusters(stage)) {
+      attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+      attributes[count++].value.clusterDim = {grid.cluster, 1, 1};
+    }
+    if (begins_early_[index(stage)]) {
+      attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+      attributes[count++].value.programmaticStreamSerializationAllowed = 1;
+    }
     CUlaunchConfig config{};
     config.gridDimX = grid.x;
     config.gridDimY = grid.y;
@@ -129,14 +146,14 @@ class CudaModule final : public Module {
     config.blockDimY = config.blockDimZ = 1;
     config.sharedMemBytes = grid.shared_bytes;
     config.hStream = static_cast<CUstream>(stream);
-    config.attrs = attributes;
-    config.numAttrs = 2;
-    return cuda_driver().cuLaunchKernelEx(&config, function, parameters, nullptr);
+    config.attrs = attributes.data();
+    config.numAttrs = count;
+    return cuda_driver().cuLaunchKernelEx(&config, functions_[index(stage)], parameters, nullptr);
   }
 
   /// Finds an entry point, loads it now (the driver would do so at the first launch, which may be under
   /// capture) and lets it have all the shared memory that a block can ask for.
-  CUfunction resolve(Stage stage, int most_shared) const {
+  void resolve(Stage stage, int most_shared) {
     const CudaDriver& driver = cuda_driver();
     const std::string entry = codegen::entry_name(stage);
     const std::string what = entry + " of " + name_;
@@ -151,13 +168,19 @@ class CudaModule final : public Module {
     check_cuda(driver.cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                          most_shared - own_shared),
                "cuFuncSetAttribute", what);
-    return function;
+    functions_[index(stage)] = function;
+    // Machine code of sm_90 and later waits for the kernel before it, see templates/cuda/launch.cuh.
+    int version = 0;
+    check_cuda(driver.cuFuncGetAttribute(&version, CU_FUNC_ATTRIBUTE_BINARY_VERSION, function),
+               "cuFuncGetAttribute", what);
+    begins_early_[index(stage)] = begins_early(stage) && version >= 90;
   }
 
   std::shared_ptr<const PrimaryContext> context_;
   std::string name_;
   CUlibrary library_ = nullptr;
   std::array<CUfunction, codegen::kStages.size()> functions_{};
+  std::array<bool, codegen::kStages.size()> begins_early_{};
 };
 
 class CudaDevice final : public Device {

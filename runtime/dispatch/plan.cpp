@@ -7,13 +7,12 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/round.hpp"
 
 namespace adamas::runtime {
 namespace {
 
 constexpr std::uint64_t kPartAlignment = 256;
-
-std::int64_t chunks_of(std::int64_t tokens, int chunk) { return (tokens + chunk - 1) / chunk; }
 
 }  // namespace
 
@@ -34,20 +33,22 @@ Plan::Plan(std::shared_ptr<const Kernel> kernel, int batch, std::int64_t dense_b
   const codegen::Spec& spec = kernel_->spec();
   const codegen::Tuning& tuning = this->tuning();
   if (dense_below_ < 0) dense_below_ = spec.budget;
-  const auto selected = chunks_of(spec.budget, tuning.chunk);
+  const auto selected = codegen::ceil_div(spec.budget, tuning.chunk);
   const std::int64_t longest = std::min(dense_below_, capacity.max_tokens);  // of rows that attend to all
-  const auto short_row = chunks_of(longest, tuning.dense_chunk);
+  const codegen::Generator& generator = kernel_->device().generator();
+  const auto short_row = generator.dense_chunks(tuning, capacity.kv_heads, longest);
   if (longest > spec.budget) short_chunks_ = static_cast<int>(short_row);
   workspace_ = layout(static_cast<int>(std::max(selected, short_row)), true);
-  dense_workspace_ = layout(static_cast<int>(chunks_of(capacity.max_tokens, tuning.dense_chunk)), false);
+  const auto chunks = generator.dense_chunks(tuning, capacity.kv_heads, capacity.max_tokens);
+  dense_workspace_ = layout(static_cast<int>(chunks), false);
   // Decode attends densely while the kernel waits for its sparse units.
   if (kernel_->waits_for() != nullptr) workspace_.bytes = std::max(workspace_.bytes, dense_workspace_.bytes);
   // Grids have limits of their own; the plan finds out, not the first launch.
   for (const auto stage : {codegen::Stage::prepare_query, codegen::Stage::scan, codegen::Stage::select,
                            codegen::Stage::attend, codegen::Stage::merge}) {
-    kernel_->device().generator().grid(stage, spec, tuning, shape());
+    generator.grid(stage, spec, tuning, shape());
   }
-  decode_grid_ = kernel_->device().generator().decode_grid(spec, tuning, kernel_->report().target, shape());
+  decode_grid_ = generator.decode_grid(spec, tuning, kernel_->report().target, shape());
 }
 
 WorkspaceLayout Plan::layout(int chunks, bool selects) const {

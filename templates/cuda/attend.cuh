@@ -27,7 +27,7 @@ struct List {
 __device__ __forceinline__ Place place_of_entry(const Places& places, const Row& row, const List& list,
                                                 int entry, unsigned& status) {
   if (entry >= list.tokens) return {-1, 0};
-  const int position = list.positions == nullptr ? row.first + entry : __ldg(list.positions + entry);
+  const int position = list.positions == nullptr ? row.first + entry : list.positions[entry];
   if (position >= row.first && position <= row.own) {
     return place_of_rows(places, slot_index(places, position, status), status);
   }
@@ -75,31 +75,34 @@ __device__ __forceinline__ void attend_list(const Args& args, const Row& row, in
   }
 }
 
-/// Grid: x = chunk, y = selection, z = row. In a row that attends to all, which has one list for the whole
-/// group, the blocks of the group's selections take turns at its chunks.
+/// Grid: x times y = chunk by selection, z = row. Selections change fastest: heads lie side by side in a
+/// page, so blocks that run together read together. In a row that attends to all, which has one list for the
+/// whole group, the blocks of the group's selections take turns at its chunks.
 extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_attend(const __grid_constant__ Args args) {
-  const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
+  begin_stage();
+  const unsigned block = blockIdx.x + gridDim.x * blockIdx.y;
+  const int selection = static_cast<int>(block % gridDim.y), part = static_cast<int>(block / gridDim.y);
+  const int row_index = static_cast<int>(blockIdx.z);
   const int kv_head = selection / kSelectionsPerKvHead;
   const Row row = load_row(args, row_index);
   if (has_dense_chunks(args, row)) {
-    const i64 index = static_cast<i64>(blockIdx.x) * kSelectionsPerKvHead + selection % kSelectionsPerKvHead;
-    const i64 begin = index * kDenseChunk;
+    const i64 index = static_cast<i64>(part) * kSelectionsPerKvHead + selection % kSelectionsPerKvHead;
+    const int most = dense_chunk_tokens(args, row);
+    const i64 begin = index * most;
     if (begin >= row.visible || index >= args.chunks) return;
-    const int first = static_cast<int>(begin);
+    const int first = static_cast<int>(begin), tokens = min(most, row.visible - first);
     if (threadIdx.x == 0 && args.counters != nullptr) {
-      count(args.counters->tokens_attended, min(kDenseChunk, row.visible - first) * kGroup);
+      count(args.counters->tokens_attended, tokens * kGroup);
     }
-    attend_chunk(args, row, row_index, kv_head,
-                 {static_cast<int>(index), row.first + first, min(kDenseChunk, row.visible - first)});
+    attend_chunk(args, row, row_index, kv_head, {static_cast<int>(index), row.first + first, tokens});
   } else if (args.counts != nullptr) {
-    const int index = static_cast<int>(blockIdx.x);
     List list = {nullptr, row.visible};
     if (!attends_to_all(args, row)) {
       const i64 number = static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection;
       list = {args.positions + number * kBudget, selected_tokens(args, row_index, selection)};
     }
-    if (index * kChunk >= list.tokens) return;
-    attend_list(args, row, row_index, kv_head, selection * kHeadsPerList, list, index);
+    if (part * kChunk >= list.tokens) return;
+    attend_list(args, row, row_index, kv_head, selection * kHeadsPerList, list, part);
   }
 }
 

@@ -118,16 +118,4 @@ __device__ __forceinline__ void send(uint4* pointer, unsigned rank, const uint4&
       : "memory");
 }
 
-/// The kernel before this one in the stream may still be running: waits until it is done and its writes are
-/// seen. Nothing that it may write is read earlier, and such things are not loads by __ldg, which compilers
-/// move.
-__device__ __forceinline__ void wait_for_previous_kernel() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-
-/// Lets the next kernel in the stream start, where it was launched to overlap with this one.
-__device__ __forceinline__ void let_next_kernel_start() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
 }  // namespace adamas_cuda

@@ -37,6 +37,13 @@ __device__ __forceinline__ void copy_async_or_zeros(void* to, const void* from, 
                : "memory");
 }
 
+/// The same, where all of the line of 128 bytes is wanted soon: it comes to the second-level cache at once.
+__device__ __forceinline__ void copy_async_of_line(void* to, const void* from, bool exists) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(exists ? 16 : 0)
+               : "memory");
+}
+
 /// Brings a line of 128 bytes to the second-level cache. What others write meanwhile is not missed.
 __device__ __forceinline__ void prefetch_line(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));

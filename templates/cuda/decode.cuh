@@ -222,7 +222,7 @@ __device__ __forceinline__ void merge_short_row(const Args& args, const Cluster&
                                                 int row_index, int kv_head) {
   static_assert(sizeof(MergeShared) <= sizeof(DecodeShared));
   auto& shared = *reinterpret_cast<MergeShared*>(dynamic_shared);
-  const int chunks = chunks_of_all(row, args.short_chunks);
+  const int chunks = chunks_of_all(args, row, args.short_chunks);
   __syncthreads();  // shared memory has been cleared
 #pragma unroll 1
   for (int head = static_cast<int>(cluster.rank); head < kGroup; head += static_cast<int>(cluster.blocks)) {

@@ -33,34 +33,24 @@ struct alignas(16) DenseShared {
     alignas(16) unsigned char rings[kDenseWarps][kDenseSlots][kTileBytes];  // while tiles come in
     WarpSums sums[kDenseWarps];                                             // while warps are added up
   };
-  TokenRows rows[kDenseChunk];
+  TokenRows rows[kDenseWarps][2][kTile];  // of the tile that is added up and of the one that comes in
 };
-
-/// Looks up where the chunk's tokens lie.
-__device__ __forceinline__ void find_rows(const Args& args, const Row& row, int kv_head, const Chunk& chunk,
-                                          TokenRows* rows) {
-  unsigned status = 0;
-  const Places sequence = places_of_sequence(args, row.sequence, status);
-#pragma unroll 1
-  for (int t = static_cast<int>(threadIdx.x); t < chunk.tokens; t += kThreads) {
-    const Place place = place_of_rows(sequence, slot_index(sequence, chunk.first + t, status), status);
-    const RowInMemory key = key_row(args, kv_head, place), value = value_row(args, kv_head, place);
-    const bool exists = place.page >= 0;
-    rows[t] = {exists ? static_cast<const unsigned short*>(key.array) + key.first : nullptr,
-               exists ? static_cast<const unsigned short*>(value.array) + value.first : nullptr};
-  }
-  report(args, status);
-}
 
 /// The tiles of a warp: every kDenseWarps-th of the chunk, first K, then V of each.
 class TileStream {
  public:
-  __device__ __forceinline__ TileStream(const TokenRows* rows, int tokens, unsigned char* ring)
-      : rows_(rows), tokens_(tokens), ring_(ring) {
+  /// @param chunk  of which kv_head's K and V are wanted
+  /// @param ring   kDenseSlots halves of tiles
+  /// @param rows   of two tiles
+  __device__ __forceinline__ TileStream(const Args& args, const Row& row, int kv_head, const Chunk& chunk,
+                                        unsigned char* ring, TokenRows (*rows)[kTile])
+      : args_(args), kv_head_(kv_head), chunk_(chunk), ring_(ring), rows_(rows) {
+    places_ = places_of_sequence(args, row.sequence, status_);
     begin_next<true>();
     if constexpr (kDenseSlots > 2) begin_next<false>();
     if constexpr (kDenseSlots > 3) begin_next<true>();
-    static_assert(kDenseSlots >= 2 && kDenseSlots <= 4, "a ring holds 2 to 4 halves of tiles");
+    static_assert(kDenseSlots >= 2 && kDenseSlots <= 4,
+                  "a ring holds 2 to 4 halves of tiles, of two at most");
   }
 
   /// Waits for the next K or V: row t of the tile begins at t * kTileStride. Lanes may still be reading the
@@ -71,18 +61,50 @@ class TileStream {
     wait_for_copies<kDenseSlots - 2>();
     __syncwarp();  // copies of all lanes are there, and all have read what begin_next writes over
     begin_next<kKeys == (kDenseSlots % 2 == 1)>();
+    if constexpr (kKeys) tile_ ^= 1;
     const unsigned char* const slot = ring_ + read_ * kTileBytes;
     read_ = read_ + 1 == kDenseSlots ? 0 : read_ + 1;
     return slot;
   }
 
+  /// Whether token `token` of the tile whose K was last asked for exists, until its V is.
+  __device__ __forceinline__ bool exists(int token) const { return rows_[tile_][token].key != nullptr; }
+
+  /// Waits for what nobody asked for, and reports tables that were wrong.
+  __device__ __forceinline__ void end() {
+    wait_for_copies<0>();
+    report(args_, status_);
+  }
+
  private:
   template <bool kKeys>
   __device__ __forceinline__ void begin_next() {
-    if (first_ < tokens_) copy<kKeys>(ring_ + written_ * kTileBytes);
+    if (first_ < chunk_.tokens) {
+      if constexpr (kKeys) {
+        begun_ ^= 1;
+        find_rows();
+      }
+      copy<kKeys>(ring_ + written_ * kTileBytes);
+    }
     end_copies();
     if constexpr (!kKeys) first_ += kDenseWarps * kTile;
     written_ = written_ + 1 == kDenseSlots ? 0 : written_ + 1;
+  }
+
+  /// Looks up where the tokens of the tile to begin lie: half of the lanes their K, the others their V.
+  __device__ __forceinline__ void find_rows() {
+    const int token = lane_index() % kTile;
+    const bool is_key = lane_index() < kTile;
+    const void* found = nullptr;
+    if (first_ + token < chunk_.tokens) {
+      const unsigned index = slot_index(places_, chunk_.first + first_ + token, status_);
+      const Place place = place_of_rows(places_, index, status_);
+      const RowInMemory row = is_key ? key_row(args_, kv_head_, place) : value_row(args_, kv_head_, place);
+      if (place.page >= 0) found = static_cast<const unsigned short*>(row.array) + row.first;
+    }
+    TokenRows& rows = rows_[begun_][token];
+    (is_key ? rows.key : rows.value) = found;
+    __syncwarp();
   }
 
   template <bool kKeys>
@@ -92,21 +114,23 @@ class TileStream {
     for (int round = 0; round < kTile * kVectors / kWarp; ++round) {
       const int i = round * kWarp + lane_index();
       const int token = i / kVectors, vector = i % kVectors;
-      const unsigned char* row = nullptr;  // of a token that is nowhere, too
-      if (first_ + token < tokens_) {
-        const TokenRows& rows = rows_[first_ + token];
-        row = static_cast<const unsigned char*>(kKeys ? rows.key : rows.value);
-      }
-      copy_async_or_zeros(slot + token * kTileStride + vector * 16,
-                          row == nullptr ? nullptr : row + vector * 16, row != nullptr);
+      const TokenRows& rows = rows_[begun_][token];
+      const auto* const row = static_cast<const unsigned char*>(kKeys ? rows.key : rows.value);
+      copy_async_of_line(slot + token * kTileStride + vector * 16,
+                         row == nullptr ? nullptr : row + vector * 16, row != nullptr);
     }
   }
 
-  const TokenRows* rows_;
-  int tokens_;
-  unsigned char* ring_;
+  const Args& args_;
+  const int kv_head_;
+  const Chunk chunk_;
+  unsigned char* const ring_;
+  TokenRows (*const rows_)[kTile];
+  Places places_;
+  unsigned status_ = 0;
   int first_ = warp_index() * kTile;  ///< token of the tile to begin
   int written_ = 0, read_ = 0;        ///< slots
+  int begun_ = 1, tile_ = 1;          ///< which rows: of the tile that was begun, of the one that is added up
 };
 
 /// Queries as the right-hand side: dimension by head.
@@ -129,7 +153,7 @@ __device__ __forceinline__ void load_tile_queries(const Args& args, int row_inde
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const unsigned short* const pair = elements + step * kDepth + half * 8 + lane_index() % 4 * 2;
-        const unsigned word = word_of(__ldg(pair), __ldg(pair + 1));
+        const unsigned word = word_of(pair[0], pair[1]);
         queries.pieces[tile][step][half] = head < heads ? word : 0u;
       }
     }
@@ -222,16 +246,14 @@ __device__ __forceinline__ void multiply_values(const unsigned char* tile_values
 }
 
 /// A warp's tiles of the chunk.
-__device__ __forceinline__ void add_tiles(const Args& args, const TileQueries& queries, const TokenRows* rows,
-                                          int tokens, unsigned char* ring, TileSums& sums) {
-  TileStream stream(rows, tokens, ring);
+__device__ __forceinline__ void add_tiles(const Args& args, const TileQueries& queries, int tokens,
+                                          TileStream& stream, TileSums& sums) {
 #pragma unroll 1
   for (int first = warp_index() * kTile; first < tokens; first += kDenseWarps * kTile) {
     float dots[kDenseHeadTiles][4] = {};
     multiply_keys(stream.next<true>(), queries, dots);
-    const int token = first + lane_index() / 4;
-    const bool first_exists = token < tokens && rows[token].key != nullptr;
-    const bool second_exists = token + 8 < tokens && rows[token + 8].key != nullptr;
+    const int token = lane_index() / 4;
+    const bool first_exists = stream.exists(token), second_exists = stream.exists(token + 8);
     unsigned high[kDenseHeadTiles][2], low[kDenseHeadTiles][2];
 #pragma unroll
     for (int tile = 0; tile < kDenseHeadTiles; ++tile) {
@@ -240,7 +262,7 @@ __device__ __forceinline__ void add_tiles(const Args& args, const TileQueries& q
     }
     multiply_values(stream.next<false>(), high, low, sums);
   }
-  wait_for_copies<0>();
+  stream.end();
 }
 
 __device__ __forceinline__ void store_sums(const TileSums& sums, WarpSums& out) {
@@ -266,8 +288,6 @@ __device__ __forceinline__ void store_sums(const TileSums& sums, WarpSums& out) 
 __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, int row_index, int kv_head,
                                              const Chunk& chunk) {
   auto& shared = *reinterpret_cast<DenseShared*>(dynamic_shared);
-  find_rows(args, row, kv_head, chunk, shared.rows);
-  __syncthreads();
 #pragma unroll 1
   for (int done = 0; done < kGroup; done += kHeadsAtOnce) {
     const int first_head = kv_head * kGroup + done, heads = min(kHeadsAtOnce, kGroup - done);
@@ -277,9 +297,10 @@ __device__ __forceinline__ void attend_chunk(const Args& args, const Row& row, i
       of_tile[0] = of_tile[1] = negative_infinity();
     }
     if (warp_index() < kDenseWarps) {
+      TileStream stream(args, row, kv_head, chunk, shared.rings[warp_index()][0], shared.rows[warp_index()]);
       TileQueries queries;
       load_tile_queries(args, row_index, first_head, heads, queries);
-      add_tiles(args, queries, shared.rows, chunk.tokens, shared.rings[warp_index()][0], sums);
+      add_tiles(args, queries, chunk.tokens, stream, sums);
     }
     __syncthreads();  // sums take the place of the rings
     if (warp_index() < kDenseWarps) store_sums(sums, shared.sums[warp_index()]);

@@ -42,6 +42,7 @@ __device__ __forceinline__ unsigned encode_in_turn(const Args& args, int kv_head
 /// several times as many, in turn.
 extern "C" __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocks)
     adamas_encode(const __grid_constant__ Args args) {
+  let_next_kernel_start();
   const int kv_head = static_cast<int>(blockIdx.y);
   unsigned status = 0, encoded = 0;
   if constexpr (kKeysInLanes) {

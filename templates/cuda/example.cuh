@@ -53,7 +53,10 @@ using OrderKey = unsigned short;
 // How the work is cut.
 inline constexpr int kScanTile = 1024;
 inline constexpr int kChunk = 64;
-inline constexpr int kDenseChunk = 512;
+inline constexpr int kDenseChunk = 2048;
+inline constexpr int kLeastDenseChunk = 512;
+inline constexpr int kDenseChunkStep = 128;
+inline constexpr int kDenseBlocks = 256;
 inline constexpr int kThreads = 256;
 inline constexpr int kEncodeThreads = 128;
 inline constexpr int kSlotsPerWarp = 16;
@@ -67,7 +70,7 @@ inline constexpr int kMostHeadsAtOnce = 8;
 inline constexpr int kDenseWarps = 8;
 inline constexpr int kDenseSlots = 2;
 inline constexpr int kDenseHeadTiles = 1;
-inline constexpr int kAttendSharedBytes = 77824;
+inline constexpr int kAttendSharedBytes = 73728;
 
 /// A query head as the scan meets it.
 struct alignas(16) PreparedQuery {

@@ -36,11 +36,12 @@ __device__ __forceinline__ void count_head(const Args& args, const Row& row) {
 extern "C" __global__ void __launch_bounds__(kMergeThreads, 1)
     adamas_merge(const __grid_constant__ Args args) {
   __shared__ MergeShared shared;
+  begin_stage();
   const int query_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
   if (has_dense_chunks(args, row)) {
     merge_chunks<kMergeThreads>(args, row_index, query_head, partial_sums(args, row_index, query_head, 0),
-                                chunks_of_all(row, args.chunks), shared);
+                                chunks_of_all(args, row, args.chunks), shared);
   } else {
     merge_list(args, row, row_index, query_head);
   }

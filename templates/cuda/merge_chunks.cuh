@@ -81,8 +81,9 @@ __device__ __forceinline__ void merge_chunks(const Args& args, int row_index, in
 }
 
 /// Chunks of such a row, of which there are no more than `most`.
-__device__ __forceinline__ int chunks_of_all(const Row& row, int most) {
-  return min((row.visible + kDenseChunk - 1) / kDenseChunk, most);
+__device__ __forceinline__ int chunks_of_all(const Args& args, const Row& row, int most) {
+  const int tokens = dense_chunk_tokens(args, row);
+  return min((row.visible + tokens - 1) / tokens, most);
 }
 
 }  // namespace adamas_cuda

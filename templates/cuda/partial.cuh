@@ -25,7 +25,16 @@ __device__ __forceinline__ float* partial_sums(const Args& args, int row_index, 
 /// Tokens in the selection that serves a query head.
 __device__ __forceinline__ int selected_tokens(const Args& args, int row_index, int selection) {
   const i64 index = static_cast<i64>(row_index) * args.kv_heads * kSelectionsPerKvHead + selection;
-  return min(max(__ldg(args.counts + index), 0), kBudget);
+  return min(max(args.counts[index], 0), kBudget);
+}
+
+/// Tokens of a chunk of a row that attends to all it sees: as many as cut one row, over all its K/V heads,
+/// into kDenseBlocks, but no fewer than are worth a block's start, and no more than keep ragged batches in
+/// balance.
+__device__ __forceinline__ int dense_chunk_tokens(const Args& args, const Row& row) {
+  const i64 share = (static_cast<i64>(row.visible) * args.kv_heads + (kDenseBlocks - 1)) / kDenseBlocks;
+  const i64 whole = (share + (kDenseChunkStep - 1)) / kDenseChunkStep * kDenseChunkStep;
+  return static_cast<int>(min(max(whole, i64{kLeastDenseChunk}), i64{kDenseChunk}));
 }
 
 __device__ __forceinline__ float negative_infinity() { return __uint_as_float(0xff800000u); }

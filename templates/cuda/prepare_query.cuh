@@ -36,6 +36,7 @@ __device__ __forceinline__ void store_prepared(PreparedQuery* prepared, const in
 extern "C" __global__ void __launch_bounds__(kPrepareThreads, 1)
     adamas_prepare_query(const __grid_constant__ Args args) {
   __shared__ float scratch[kPrepareWarps][kRotateScratch];
+  begin_stage();
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   for (int member = warp_index(); member < kGroup; member += kPrepareWarps) {
     const int query_head = kv_head * kGroup + member;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "templates/cuda/example.cuh"
+#include "templates/cuda/launch.cuh"
 
 namespace adamas_cuda {
 

@@ -75,6 +75,7 @@ __device__ __forceinline__ void score_token(const Args& args, int row_index, int
 /// Grid: x = tiles of kScanTile positions, y = K/V head, z = row.
 extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_scan(const __grid_constant__ Args args) {
   __shared__ PreparedQuery queries[kGroup];
+  begin_stage();
   const int kv_head = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
   const i64 tile = static_cast<i64>(blockIdx.x) * kScanTile;

@@ -178,6 +178,7 @@ __device__ __forceinline__ void copy_positions(const Args& args, const Row& row,
 /// Grid: y = selection, z = row.
 extern "C" __global__ void __launch_bounds__(kThreads, 1) adamas_select(const __grid_constant__ Args args) {
   __shared__ SelectShared shared;
+  let_next_kernel_start();
   const int selection = static_cast<int>(blockIdx.y), row_index = static_cast<int>(blockIdx.z);
   const Row row = load_row(args, row_index);
   if (needs_no_lists(args, row)) return;

@@ -11,7 +11,7 @@ inline constexpr TuningValues kCudaTuningSpace[] = {
     {"scan_tile", "512 1024 2048 4096", TuningMatters::stages},
     {"threads", "128 256 512", TuningMatters::stages},
     {"chunk", "32 64 128", TuningMatters::always},
-    {"dense_chunk", "128 256 512 1024 2048", TuningMatters::dense},
+    {"dense_chunk", "512 1024 2048 4096", TuningMatters::dense},
 };
 
 }  // namespace adamas::templates

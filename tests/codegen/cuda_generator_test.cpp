@@ -2,12 +2,15 @@
 // of tests/cuda_emulation and of the GPU tests.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
 
 #include "codegen/cuda_facts.hpp"
 #include "codegen/cuda_source.hpp"
 #include "codegen/error.hpp"
 #include "codegen/generator.hpp"
+#include "codegen/round.hpp"
 #include "codegen/templates.hpp"
 
 namespace {
@@ -97,12 +100,35 @@ TEST_CASE("cuda: what cannot be generated is refused by name") {
 
 TEST_CASE("cuda: Tunings that no block can hold are refused before a compile") {
   CHECK(refusal("", "threads=1024").field() == "threads");
-  const Error error = refusal("group=8", "dense_chunk=16384");
+  // Element by element logits wait in shared memory; on tensor cores a chunk may have any length.
+  const Error error = refusal("group=8 kv_type=f8e4m3fn", "dense_chunk=16384");
   CHECK(error.code() == ADAMAS_INVALID_SPEC);
   CHECK(error.field() == "dense_chunk");
   // The limit is the architecture's.
-  CHECK(refusal("group=8", "dense_chunk=3072", "sm_86").field() == "dense_chunk");
-  CHECK(refusal("group=8", "dense_chunk=3072", "sm_90a").field().empty());
+  CHECK(refusal("group=8 kv_type=f8e4m3fn", "dense_chunk=3072", "sm_86").field() == "dense_chunk");
+  CHECK(refusal("group=8 kv_type=f8e4m3fn", "dense_chunk=3072", "sm_90a").field().empty());
+  CHECK(refusal("group=8", "dense_chunk=16384", "sm_86").field().empty());
+}
+
+TEST_CASE("cuda: rows that attend to all have no more chunks than their workspace") {
+  for (const int most : {64, 512, 2048, 4096}) {
+    const Tuning tuning = tuning_of(Spec::parse(""), "dense_chunk=" + std::to_string(most));
+    const int step = cuda_dense_chunk_step(tuning), least = cuda_least_dense_chunk(tuning);
+    CHECK(least <= most);
+    for (const int kv_heads : {1, 2, 3, 8, 32, 300}) {
+      std::int64_t chunks = 0;
+      for (std::int64_t tokens = 1; tokens < 200'000; tokens += tokens < 5000 ? 1 : 997) {
+        // dense_chunk_tokens of templates/cuda/partial.cuh.
+        const std::int64_t share = ceil_div(tokens * kv_heads, kCudaDenseBlocks);
+        const std::int64_t chunk = std::clamp<std::int64_t>(round_up(share, step), least, most);
+        chunks = std::max(chunks, ceil_div(tokens, chunk));
+        CAPTURE(tokens);
+        CAPTURE(kv_heads);
+        CAPTURE(most);
+        REQUIRE(chunks <= cuda_dense_chunks(tuning, kv_heads, tokens));
+      }
+    }
+  }
 }
 
 TEST_CASE("cuda: default Tunings fit every architecture, and cut lists alike on all of them") {

@@ -228,6 +228,9 @@ inline void copy_async_or_zeros(void* to, const void* from, bool exists) {
   alignas(16) static const unsigned char kZeros[16] = {};
   copy_later(to, exists ? from : kZeros, sizeof kZeros);
 }
+inline void copy_async_of_line(void* to, const void* from, bool exists) {
+  copy_async_or_zeros(to, from, exists);
+}
 inline void prefetch_line(const void*) {}
 template <int kBatches>
 void wait_for_copies() {
@@ -317,8 +320,10 @@ inline void send_count(unsigned* counter, unsigned rank, unsigned amount, Mailbo
   add_mail(counter, &mailbox, rank, amount);
 }
 
-// Launches do not overlap here.
+// ---- launch.cuh: launches do not overlap here
+
 inline void wait_for_previous_kernel() {}
 inline void let_next_kernel_start() {}
+inline void begin_stage() {}
 
 }  // namespace adamas::cuda_emulation

@@ -360,11 +360,15 @@ void Problem::prepare_decode(std::int64_t dense_below) {
   args.all_tokens = 0;
 }
 
+std::int64_t Problem::dense_chunks(std::int64_t tokens) const {
+  return codegen::cuda_generator().dense_chunks(tuning, kKvHeads, tokens);
+}
+
 void Problem::decode_by_stages(std::int64_t dense_below) {
   prepare_decode(dense_below);
   args.skip_short_rows = 1;
   const auto selected = ceil_div(spec.budget, tuning.chunk);
-  const auto short_row = ceil_div(std::min(dense_below, max_tokens), tuning.dense_chunk);
+  const auto short_row = dense_chunks(std::min(dense_below, max_tokens));
   run({Stage::prepare_query, Stage::scan, Stage::select, Stage::attend, Stage::merge},
       static_cast<int>(std::max(selected, short_row)));
   args.skip_short_rows = 0;
@@ -383,7 +387,7 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   std::ranges::fill(counts, -7);
   if (lists == Lists::none) args.positions = args.counts = nullptr;
   args.write_slots = lists == Lists::slots ? 1 : 0;
-  const auto short_row = static_cast<int>(ceil_div(std::min(dense_below, max_tokens), tuning.dense_chunk));
+  const auto short_row = static_cast<int>(dense_chunks(std::min(dense_below, max_tokens)));
   args.short_chunks = dense_below > spec.budget ? short_row : 0;
   if (args.short_chunks > 0) sum_short_rows();
   codegen::Tuning clusters = tuning;
@@ -408,7 +412,7 @@ void Problem::dense() {
   out_.assign(rows() * args.out_row_stride, kNan32);
   args.out = out_.data();
   args.all_tokens = 1;
-  run({Stage::attend, Stage::merge}, static_cast<int>(ceil_div(max_tokens, tuning.dense_chunk)));
+  run({Stage::attend, Stage::merge}, static_cast<int>(dense_chunks(max_tokens)));
   args.all_tokens = 0;
 }
 

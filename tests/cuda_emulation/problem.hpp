@@ -92,6 +92,7 @@ class Problem {
                  std::int64_t in_page, std::span<const float> row, float scale);
   std::int64_t slot_in(const std::vector<int>& table, int sequence, int position) const;
   void prepare_decode(std::int64_t dense_below);
+  std::int64_t dense_chunks(std::int64_t tokens) const;  ///< the most of a row of that many tokens
   void sum_short_rows();  ///< what comes before the decode unit
   void lay_out_queries();
   void run(std::initializer_list<codegen::Stage> stages, int chunks, std::int64_t slot_count = 0);

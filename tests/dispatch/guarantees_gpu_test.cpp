@@ -218,36 +218,48 @@ TEST_CASE("cuda: refresh is refused while its stream is captured, and the captur
   CHECK(problem.kernel.refresh(stream.get())->info().state == ADAMAS_KERNEL_COMPLETE);
 }
 
-TEST_CASE("cuda: decode reads what the kernel before it writes, though that one lets it start early") {
+TEST_CASE("cuda: a step reads what the kernel before it writes, though that one lets it start early") {
+  struct Step {
+    const char* name;
+    Operation operation;
+    std::string tuning;
+  };
   const Context context("cuda:0");
-  // No row may be short: a kernel for those would come first.
-  const SmallProblem problem(
-      context, {.spec = "head_dim=64 group=2 budget=16", .sequences = {{1, 200}, {2, 120}, {3, 64}}});
-  problem.encode();
-  const Attended want = problem.decode();
   const HostStream stream;
   const LateCopy late;
-  for (const DeviceMemory* input : {&problem.lengths, &problem.query, &problem.table}) {
-    const auto right = input->read<unsigned char>();
-    const DeviceMemory copy = DeviceMemory::of(context, right);
-    const std::vector<unsigned char> wrong(right.size(), 0);
-    const auto enqueue = [&](CUstream on) {
-      late.enqueue(input->data(), copy.data(), right.size(), on);
-      problem.plan.decode(problem.call(), on);
-    };
-    const auto check = [&](const auto& run) {
-      input->write(wrong.data(), wrong.size());
-      problem.poison_outputs();
-      context.synchronize();
-      run();
-      check_cuda(cuda_driver().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
-      CHECK(problem.out.read<std::uint16_t>() == want.out);
-      CHECK(problem.lse.read<float>() == want.lse);
-    };
-    check([&] { enqueue(stream.get()); });
-    const Graph graph(stream, enqueue);
-    for (int replay = 0; replay < 3; ++replay) {
-      check([&] { graph.replay(); });
+  for (const Step& step :
+       {Step{"decode", &Plan::decode, ""}, Step{"decode", &Plan::decode, "schedule=stages"},
+        Step{"dense", &Plan::dense, ""}}) {
+    CAPTURE(step.name);
+    CAPTURE(step.tuning);
+    // No row may be short: a kernel for those would come first.
+    const SmallProblem problem(context, {.spec = "head_dim=64 group=2 budget=16",
+                                         .sequences = {{1, 200}, {2, 120}, {3, 64}},
+                                         .tuning = step.tuning});
+    problem.encode();
+    const Attended want = problem.attend_with(step.operation, problem.call());
+    for (const DeviceMemory* input : {&problem.lengths, &problem.query, &problem.table}) {
+      const auto right = input->read<unsigned char>();
+      const DeviceMemory copy = DeviceMemory::of(context, right);
+      const std::vector<unsigned char> wrong(right.size(), 0);
+      const auto enqueue = [&](CUstream on) {
+        late.enqueue(input->data(), copy.data(), right.size(), on);
+        (problem.plan.*step.operation)(problem.call(), on);
+      };
+      const auto check = [&](const auto& run) {
+        input->write(wrong.data(), wrong.size());
+        problem.poison_outputs();
+        context.synchronize();
+        run();
+        check_cuda(cuda_driver().cuStreamSynchronize(stream.get()), "cuStreamSynchronize");
+        CHECK(problem.out.read<std::uint16_t>() == want.out);
+        CHECK(problem.lse.read<float>() == want.lse);
+      };
+      check([&] { enqueue(stream.get()); });
+      const Graph graph(stream, enqueue);
+      for (int replay = 0; replay < 3; ++replay) {
+        check([&] { graph.replay(); });
+      }
     }
   }
 }

@@ -11,6 +11,18 @@ TEST_CASE("cuda: fixed scenarios") {
     check_scenario(context, scenario);
 }
 
+// Chunks of rows that attend to all grow with the row, from the shortest to the longest.
+TEST_CASE("cuda: long rows that attend to all") {
+  const Context context("cuda:0");
+  for (const std::string kv_type : {"f16", "f8e4m3fn"}) {
+    check_scenario(context,
+                   {.spec = "head_dim=16 group=2 budget=64 page_size=64 q_type=f16 kv_type=" + kv_type,
+                    .lengths = {70001, 20000, 9000, 300},
+                    .kv_heads = 8,
+                    .dense_below = 30000});
+  }
+}
+
 TEST_CASE("cuda: random scenarios") {
   const Context context("cuda:0");
   for (std::uint64_t seed = 1; seed <= 24; ++seed)
