@@ -1,11 +1,10 @@
 // `adamas eval` and `adamas demo`: accuracy and time of sparse decode on a dump of a real model, as a table
 // or JSON.
-#include <fmt/format.h>
-
 #include <cstdio>
 #include <map>
 #include <memory>
 
+#include "codegen/format.hpp"
 #include "tools/cli.hpp"
 #include "tools/evaluate.hpp"
 
@@ -85,8 +84,8 @@ int run(const Options& options) {
       "\nrecall   share of the tokens with the largest exact logits that was selected\n"
       "mass     exact softmax probability on the selected tokens\n"
       "rel_err  error of the output against dense attention, L2 over L2\n"
-      "us       one decode step of one query over all heads of the layer, median; steps back to back, cache "
-      "warm\n"
+      "us       one decode step of one query over all heads of the layer, median; steps back to back, on a "
+      "GPU from a CUDA graph, cache warm\n"
       "MB read  codes of all tokens, and K and V of the selected ones\n");
   fmt::print("{}\n",
              compiles > 0

@@ -1,11 +1,11 @@
 // Evaluation of a dump: see evaluate.hpp.
 #include "tools/evaluate.hpp"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <optional>
 
+#include "codegen/format.hpp"
+#include "runtime/device/device.hpp"
 #include "tools/layer_run.hpp"
 #include "tools/traffic.hpp"
 
@@ -37,6 +37,7 @@ void evaluate(const EvalOptions& options, const std::function<void(const EvalHea
               const std::function<void(const std::string&)>& progress) {
   progress("reading " + options.file);
   const Context context(options.device.c_str());
+  const auto stream = runtime::open_device(context.info().device, 1)->make_stream();
   EvalHeader header{context.info().device, context.info().device_name, load_dump(options.file)};
   std::optional<SafetensorsFile> thresholds_file;
   if (!options.thresholds.empty()) thresholds_file = SafetensorsFile::open(options.thresholds);
@@ -52,7 +53,7 @@ void evaluate(const EvalOptions& options, const std::function<void(const EvalHea
         const bool is_exact = estimator == "exact";
         const auto spec = spec_for(layer, is_exact ? "dot" : estimator, budget, options.spec);
         LayerRun run(
-            context, layer, spec,
+            context, *stream, layer, spec,
             thresholds_file ? load_thresholds(*thresholds_file, layer, spec) : calibrate_layer(layer, spec));
         if (dense_us == 0) dense_us = run.time_dense().median;
         const LayerResult result = is_exact ? run.attend_to(exact.best(spec)) : run.run();

@@ -66,9 +66,10 @@ int selections_of(const codegen::Spec& spec, const DumpLayer& layer) {
 
 }  // namespace
 
-LayerRun::LayerRun(const Context& context, const DumpLayer& layer, const codegen::Spec& spec,
-                   const LayerThresholds& thresholds)
+LayerRun::LayerRun(const Context& context, const runtime::OwnStream& stream, const DumpLayer& layer,
+                   const codegen::Spec& spec, const LayerThresholds& thresholds)
     : context_(context),
+      stream_(stream),
       layer_(layer),
       spec_(spec),
       kernel_(context.prepare(spec.text(), capacity_for(spec, layer))),
@@ -138,7 +139,7 @@ LayerResult LayerRun::run() {
   batch_plan_.select(whole);
   result.selection = {
       .budget = spec_.budget, .positions = positions_.download(), .counts = counts_.download()};
-  result.decode = time_steps(context_, layer_.queries, [&](int i) { row_plan_.decode(call(i)); });
+  result.decode = time(&Plan::decode);
   return result;
 }
 
@@ -152,8 +153,15 @@ LayerResult LayerRun::attend_to(const Selection& given) {
   return {.selection = given, .out = out_.download(), .decode = {}};
 }
 
-Timing LayerRun::time_dense() {
-  return time_steps(context_, layer_.queries, [&](int i) { row_plan_.dense(call(i)); });
+Timing LayerRun::time_dense() { return time(&Plan::dense); }
+
+Timing LayerRun::time(void (Plan::*operation)(const Call&, void*) const) const {
+  constexpr double kSeconds = 0.3;
+  const auto recording = stream_.record([&](runtime::Stream on) {
+    for (int i = 0; i < layer_.queries; ++i)
+      (row_plan_.*operation)(call(i), on);
+  });
+  return time_replays(*recording, layer_.queries, kSeconds);
 }
 
 }  // namespace adamas::tools

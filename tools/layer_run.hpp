@@ -30,9 +30,10 @@ struct LayerResult {
 
 class LayerRun {
  public:
-  /// @param spec  complete Spec; its head_dim, value_dim, group, kv_type and q_type are the layer's
-  LayerRun(const Context& context, const DumpLayer& layer, const codegen::Spec& spec,
-           const LayerThresholds& thresholds);
+  /// @param stream  of the context's device: what is timed is recorded on it
+  /// @param spec    complete Spec; its head_dim, value_dim, group, kv_type and q_type are the layer's
+  LayerRun(const Context& context, const runtime::OwnStream& stream, const DumpLayer& layer,
+           const codegen::Spec& spec, const LayerThresholds& thresholds);
 
   LayerResult run();                              ///< select, then decode; timed
   LayerResult attend_to(const Selection& given);  ///< the given tokens; not timed
@@ -43,8 +44,10 @@ class LayerRun {
 
  private:
   Call call(int first_query) const;
+  Timing time(void (Plan::*operation)(const Call&, void*) const) const;
 
   const Context& context_;
+  const runtime::OwnStream& stream_;
   const DumpLayer& layer_;
   codegen::Spec spec_;
   Kernel kernel_;

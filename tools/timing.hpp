@@ -1,12 +1,9 @@
-// Timing of device work: warm up, repeat, take the median. Figures are for tables and people, never for
+// Timing of device work: record it, repeat it, take the median. Figures are for tables and people, never for
 // tests.
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
-
-#include <adamas/adamas.hpp>
 
 #include "runtime/device/device.hpp"
 
@@ -27,30 +24,6 @@ inline Timing summarize(std::vector<double> samples) {
     return samples[static_cast<std::size_t>(share * static_cast<double>(samples.size() - 1) + 0.5)];
   };
   return {.median = at(0.5), .p10 = at(0.1), .p90 = at(0.9)};
-}
-
-/// Enqueues `step(i)`, i = 0 .. steps - 1, back to back and waits once: a pass. The time of a step is the
-/// pass divided by its steps; the figures are taken over passes, after `warm_up` unmeasured ones.
-template <class Step>
-Timing time_steps(const Context& context, int steps, Step&& step, double seconds = 0.3, int warm_up = 2) {
-  using Clock = std::chrono::steady_clock;
-  const auto pass = [&] {
-    const auto start = Clock::now();
-    for (int i = 0; i < steps; ++i)
-      step(i);
-    context.synchronize();
-    return std::chrono::duration<double, std::micro>(Clock::now() - start).count() / steps;
-  };
-  for (int i = 0; i < warm_up; ++i)
-    pass();
-  std::vector<double> samples;
-  const auto begin = Clock::now();
-  while (samples.size() < kLeastSamples ||
-         (samples.size() < kMostSamples &&
-          std::chrono::duration<double>(Clock::now() - begin).count() < seconds)) {
-    samples.push_back(pass());
-  }
-  return summarize(std::move(samples));
 }
 
 /// Replays a recording of `steps` steps: the device's own time, without the host's. The time of a step is a
