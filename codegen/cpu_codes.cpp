@@ -10,10 +10,9 @@
 //               has to assemble the fourth element: its bits add up on their own.
 // With tables of 64 entries (AVX-512 VBMI, buckets=4) three elements of a byte are an index, and what is left
 // of three bytes is another.
-#include <fmt/format.h>
-
 #include "codegen/cpu_layout.hpp"
 #include "codegen/cpu_source.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::codegen {
 namespace {

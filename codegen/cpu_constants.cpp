@@ -1,9 +1,8 @@
 // Constants of a CPU specialization, as source text.
-#include <fmt/format.h>
-
 #include "codegen/cpu_layout.hpp"
 #include "codegen/cpu_source.hpp"
 #include "codegen/facts.hpp"
+#include "codegen/format.hpp"
 #include "templates/args.h"
 
 namespace adamas::codegen {

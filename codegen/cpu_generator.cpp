@@ -1,13 +1,12 @@
 // The CPU generator: what it supports, how it divides the work, and the order of the parts of a translation
 // unit.
-#include <fmt/format.h>
-
 #include <span>
 
 #include "codegen/cpu_layout.hpp"
 #include "codegen/cpu_source.hpp"
 #include "codegen/error.hpp"
 #include "codegen/facts.hpp"
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/round.hpp"
 #include "codegen/templates.hpp"

@@ -1,6 +1,4 @@
 // The CUDA generator: which templates make up a unit, what is refused, grids and code layout.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <span>
@@ -9,6 +7,7 @@
 #include "codegen/cuda_facts.hpp"
 #include "codegen/cuda_source.hpp"
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/round.hpp"
 #include "codegen/target.hpp"

@@ -1,8 +1,6 @@
 // Emits the constants and formulas of a CUDA unit. See cuda_source.hpp.
 #include "codegen/cuda_source.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -10,6 +8,7 @@
 
 #include "codegen/cuda_decode.hpp"
 #include "codegen/cuda_facts.hpp"
+#include "codegen/format.hpp"
 #include "templates/args.h"
 
 namespace adamas::codegen {

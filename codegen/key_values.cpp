@@ -2,7 +2,6 @@
 #include "codegen/key_values.hpp"
 
 #include <sstream>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::codegen {
 namespace {

@@ -1,7 +1,6 @@
 // Spec: the one list of keys, the defaults that depend on other keys, and the rules.
 #include "codegen/spec.hpp"
 
-#include <fmt/format.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -13,6 +12,7 @@
 
 #include "codegen/error.hpp"
 #include "codegen/facts.hpp"
+#include "codegen/format.hpp"
 #include "codegen/key_values.hpp"
 
 namespace adamas::codegen {
@@ -245,7 +245,7 @@ int element_bytes(ElementType type) {
     case ElementType::q8_0:
       break;
   }
-  throw Error(ADAMAS_UNSUPPORTED, "kv_type", std::string(name(type)),
+  throw Error(ADAMAS_UNSUPPORTED, "kv_type", std::string(name(ElementType::q8_0)),
               "stores blocks: one element has no size", "use f16, bf16, f32 or f8e4m3fn");
 }
 

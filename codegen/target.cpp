@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::codegen {
 namespace {

@@ -2,12 +2,11 @@
 // beyond them is the generator's to check.
 #include "codegen/tuning.hpp"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <span>
 
 #include "codegen/cuda_facts.hpp"
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/key_values.hpp"
 #include "codegen/target.hpp"

@@ -1,8 +1,6 @@
 // Tuning spaces: see tuning_space.hpp.
 #include "codegen/tuning_space.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <map>
 #include <span>
@@ -11,6 +9,7 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/key_values.hpp"
 #include "codegen/target.hpp"
 #include "templates/tuning_space.h"

@@ -2,7 +2,6 @@
 // bandwidth.hpp.
 #include "tools/bandwidth.hpp"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "codegen/format.hpp"
 #include "codegen/templates.hpp"
 
 namespace adamas::tools {

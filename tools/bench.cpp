@@ -1,12 +1,11 @@
 // `adamas bench`: time of a decode step on random data, against the library's own dense decode, the memory's
 // measured bandwidth and, where given, dense times of other libraries.
-#include <fmt/format.h>
-
 #include <memory>
 #include <optional>
 
 #include <adamas/adamas.hpp>
 
+#include "codegen/format.hpp"
 #include "tools/bandwidth.hpp"
 #include "tools/bench_measure.hpp"
 #include "tools/bench_report.hpp"

@@ -1,8 +1,6 @@
 // Output of bench: see bench_report.hpp.
 #include "tools/bench_report.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -11,6 +9,7 @@
 #include <limits>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "tools/cli.hpp"
 
 namespace adamas::tools {

@@ -1,7 +1,6 @@
 // Shapes and presets of bench: see bench_shapes.hpp.
 #include "tools/bench_shapes.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::tools {
 namespace {

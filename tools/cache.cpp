@@ -2,7 +2,6 @@
 #include "tools/cache.hpp"
 
 #include <fmt/chrono.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
@@ -11,6 +10,7 @@
 #include <sstream>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/pack.hpp"
 #include "tools/text.hpp"
 

@@ -1,11 +1,10 @@
 // `adamas cache ls`: what each entry of the folder, or of a pack, is.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/pack.hpp"
 #include "tools/cache.hpp"
 #include "tools/text.hpp"

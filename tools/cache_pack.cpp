@@ -1,6 +1,4 @@
 // `adamas cache pack` and `adamas cache verify`: every entry read and checked, and written into a pack or reported.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -8,6 +6,7 @@
 #include <set>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/pack.hpp"
 #include "runtime/device/cpu_count.hpp"
 #include "tools/cache.hpp"

@@ -1,9 +1,8 @@
 // `adamas calibrate`: thresholds of every layer of a dump, as a safetensors file.
-#include <fmt/format.h>
-
 #include <memory>
 #include <span>
 
+#include "codegen/format.hpp"
 #include "tools/cli.hpp"
 #include "tools/dump.hpp"
 

@@ -1,7 +1,6 @@
 // The command line's frame: subcommands, errors and exit codes, tables, progress.
 #include "tools/cli.hpp"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::tools {
 namespace {

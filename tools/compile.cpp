@@ -1,7 +1,6 @@
 // `adamas compile`: a kernel set through the cache, for any target, on a machine that may not be able to run
 // it. The keys are prepare's own: what is stored here is found there.
 #include <elf.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +12,7 @@
 #include <span>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"

@@ -1,6 +1,5 @@
 // `adamas doctor`: what works on this machine and what doesn't, each with its fix. Compilers are tried, not
 // just found.
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <optional>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/cache/pack.hpp"
 #include "runtime/compile/cpu_compiler.hpp"

@@ -1,7 +1,6 @@
 // Dumps and thresholds: see dump.hpp.
 #include "tools/dump.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <charconv>
@@ -9,6 +8,7 @@
 #include <map>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/dispatch/calibrate.hpp"
 
 namespace adamas::tools {

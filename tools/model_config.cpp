@@ -1,8 +1,6 @@
 // Attention shapes from config.json: see model_config.hpp.
 #include "tools/model_config.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 
 namespace adamas::tools {

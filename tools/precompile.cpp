@@ -1,6 +1,5 @@
 // `adamas precompile`: a list of Specs for a list of targets into one pack, on a machine that needs no GPU. What is
 // compiled goes through the cache, so that an interrupted run goes on where it was.
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include <thread>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/cache/pack.hpp"
 #include "runtime/device/cpu_count.hpp"

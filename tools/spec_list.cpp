@@ -1,8 +1,6 @@
 // Lists of Specs and Tunings: see spec_list.hpp.
 #include "tools/spec_list.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <charconv>
 #include <functional>
@@ -10,6 +8,7 @@
 #include <sstream>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/key_values.hpp"
 #include "codegen/target.hpp"
 

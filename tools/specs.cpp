@@ -1,9 +1,8 @@
 // `adamas specs`: the Specs that a host needs for a model, from its config.json: a file for `precompile`.
-#include <fmt/format.h>
-
 #include <memory>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "tools/cli.hpp"
 #include "tools/kernel_request.hpp"
 #include "tools/model_config.hpp"

@@ -1,7 +1,6 @@
 // Texts for people: see text.hpp.
 #include "tools/text.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <array>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 
 namespace adamas::tools {

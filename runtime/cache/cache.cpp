@@ -2,7 +2,6 @@
 // threads and processes.
 #include "runtime/cache/cache.hpp"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "codegen/format.hpp"
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/disk.hpp"
 #include "runtime/cache/pack.hpp"

@@ -3,7 +3,6 @@
 #include "runtime/cache/disk.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "codegen/format.hpp"
 #include "runtime/cache/digest.hpp"
 
 namespace adamas::runtime {

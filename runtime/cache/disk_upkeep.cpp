@@ -1,6 +1,5 @@
 // The cache folder as a whole: listing, checking, size, pruning, clearing, totals.
 #include <fcntl.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -8,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "codegen/format.hpp"
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/disk.hpp"
 

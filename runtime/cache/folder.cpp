@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -12,6 +11,8 @@
 #include <ctime>
 #include <memory>
 #include <system_error>
+
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

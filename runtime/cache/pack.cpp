@@ -2,7 +2,6 @@
 #include "runtime/cache/pack.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <zstd.h>
@@ -13,6 +12,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "codegen/format.hpp"
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/folder.hpp"
 #include "runtime/cache/pack_format.hpp"

@@ -1,6 +1,5 @@
 // Writing packs: see pack.hpp.
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <zstd.h>
 
 #include <atomic>
@@ -11,6 +10,7 @@
 #include <set>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 #include "runtime/cache/digest.hpp"
 #include "runtime/cache/folder.hpp"

@@ -3,7 +3,6 @@
 
 #define XXH_INLINE_ALL
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -14,6 +13,8 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

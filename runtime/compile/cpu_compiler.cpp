@@ -2,7 +2,6 @@
 #include "runtime/compile/cpu_compiler.hpp"
 
 #include <dlfcn.h>
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <limits.h>
 #include <link.h>
@@ -14,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "codegen/format.hpp"
 #include "runtime/compile/cc_protocol.hpp"
 #include "runtime/compile/cpu_target.hpp"
 #include "runtime/compile/subprocess.hpp"

@@ -1,7 +1,6 @@
 // The features and names of CPUs that matter to generated code, as tables.
 #include "runtime/compile/cpu_target.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -15,6 +14,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+
+#include "codegen/format.hpp"
 #endif
 
 namespace adamas::runtime {

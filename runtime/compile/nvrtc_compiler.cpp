@@ -1,7 +1,6 @@
 // Compiling with NVRTC: options, errors, the compiler's identity, and reading ptxas' log.
 #include "runtime/compile/nvrtc_compiler.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <chrono>
 #include <utility>
 
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 
 namespace adamas::runtime {

@@ -2,7 +2,6 @@
 #include "runtime/compile/nvrtc_library.hpp"
 
 #include <dlfcn.h>
-#include <fmt/format.h>
 #include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "codegen/format.hpp"
 #include "runtime/device/cuda_driver.hpp"
 
 namespace adamas::runtime {

@@ -1,7 +1,6 @@
 // The CPU device and its backend.
 #include "runtime/device/cpu_device.hpp"
 
-#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
 #include "runtime/compile/cpu_target.hpp"
 #include "runtime/device/cpu_count.hpp"

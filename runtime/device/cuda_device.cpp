@@ -4,7 +4,6 @@
 #include "runtime/device/cuda_device.hpp"
 
 #include <elf.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"
 #include "runtime/device/cuda_context.hpp"
 #include "runtime/device/cuda_driver.hpp"

@@ -2,9 +2,9 @@
 #include "runtime/device/cuda_driver.hpp"
 
 #include <dlfcn.h>
-#include <fmt/format.h>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

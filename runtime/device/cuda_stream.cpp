@@ -1,11 +1,11 @@
 // Streams, graphs and events of the CUDA driver: see cuda_stream.hpp.
 #include "runtime/device/cuda_stream.hpp"
 
-#include <fmt/format.h>
-
 #include <cstddef>
 #include <utility>
 #include <vector>
+
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

@@ -1,11 +1,10 @@
 // The list of backends, and device names ("auto", "cpu", "cuda:1") to devices.
-#include <fmt/format.h>
-
 #include <array>
 #include <charconv>
 #include <string_view>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/device/device.hpp"
 
 namespace adamas::runtime {

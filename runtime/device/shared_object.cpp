@@ -4,7 +4,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <system_error>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/file_descriptor.hpp"
 
 namespace adamas::runtime {

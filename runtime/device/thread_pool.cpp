@@ -1,7 +1,6 @@
 // Items of a grid on pthreadpool's threads, or the host's.
 #include "runtime/device/thread_pool.hpp"
 
-#include <fmt/format.h>
 #include <pthreadpool.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <cstdint>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/device/float_environment.hpp"
 
 #if defined(__SANITIZE_THREAD__)

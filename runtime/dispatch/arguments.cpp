@@ -1,8 +1,6 @@
 // Argument checks: see arguments.hpp.
 #include "runtime/dispatch/arguments.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,6 +9,7 @@
 #include <string_view>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

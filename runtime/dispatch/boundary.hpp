@@ -3,7 +3,6 @@
 #pragma once
 
 #include <adamas/adamas.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,6 +10,7 @@
 #include <string>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/dispatch/handle.hpp"
 
 namespace adamas::runtime {

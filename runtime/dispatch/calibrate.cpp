@@ -1,14 +1,13 @@
 // Calibration: see calibrate.hpp. Plain host code: it runs once per layer and model.
 #include "runtime/dispatch/calibrate.hpp"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <cmath>
 #include <span>
 #include <string>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/numbers.hpp"
 
 namespace adamas::runtime {

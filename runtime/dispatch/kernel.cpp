@@ -1,8 +1,6 @@
 // Kernel: Spec -> sources -> cached or compiled binaries -> loaded stages.
 #include "runtime/dispatch/kernel.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/dispatch/units.hpp"
 
 namespace adamas::runtime {

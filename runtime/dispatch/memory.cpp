@@ -1,9 +1,8 @@
 // DeviceMemory: see memory.hpp.
 #include "runtime/dispatch/memory.hpp"
 
-#include <fmt/format.h>
-
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 namespace {

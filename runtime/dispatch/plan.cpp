@@ -1,12 +1,11 @@
 // Plan: sizes of a call, from capacities only.
 #include "runtime/dispatch/plan.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/round.hpp"
 
 namespace adamas::runtime {

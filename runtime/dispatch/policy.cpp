@@ -1,12 +1,12 @@
 // Policy: see policy.hpp.
 #include "runtime/dispatch/policy.hpp"
 
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <cstdlib>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::runtime {
 

@@ -1,7 +1,6 @@
 // Tuning files: see tuning_file.hpp.
 #include "runtime/dispatch/tuning_file.hpp"
 
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 #include "codegen/tuning.hpp"
 

@@ -1,9 +1,8 @@
 // Units: see units.hpp.
 #include "runtime/dispatch/units.hpp"
 
-#include <fmt/format.h>
-
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
 #include "runtime/compile/cpu_target.hpp"

@@ -1,7 +1,6 @@
 // adamas_cache_bench: the times that operators feel. A kernel set found in the folder and in a pack, `cache
 // stats` over many entries, precompile on one thread and on all, a CPU's first and later starts. Prints;
 // asserts nothing.
-#include <fmt/format.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/disk.hpp"
 #include "runtime/cache/pack.hpp"
 #include "runtime/compile/subprocess.hpp"

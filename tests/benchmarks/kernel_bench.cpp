@@ -4,7 +4,6 @@
 // select), of one attended token and query (attend), of one token and K/V head (encode). plan/entries:N is
 // the making of a plan by a kernel that a tuning file has N shapes of; N = 0: without a file.
 #include <benchmark/benchmark.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +15,7 @@
 
 #include <adamas/adamas.hpp>
 
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 #include "codegen/tuning.hpp"
 #include "runtime/dispatch/handle.hpp"

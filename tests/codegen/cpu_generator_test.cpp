@@ -1,12 +1,12 @@
 // The CPU generator: what it refuses, its sizes and bounds for every Spec, and the shape of its text.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <string>
 
 #include "codegen/cpu_layout.hpp"
 #include "codegen/cpu_source.hpp"
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/templates.hpp"
 

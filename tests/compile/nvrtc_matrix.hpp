@@ -3,7 +3,6 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/target.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"

@@ -1,6 +1,5 @@
 // NVRTC: where it is looked for, which one a driver gets, compiling, errors, and what ptxas reports.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "codegen/format.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"
 #include "tests/compile/nvrtc_fixture.hpp"
 

@@ -1,8 +1,6 @@
 // Writes the CUDA source of every Spec of specs.hpp as C++ that the emulation can compile: one file a Spec
 // and unit, each in a namespace of its own, with its entry points registered. Usage: emit_sources FOLDER
 // COUNT. COUNT is what the build expects, so that a Spec added to the list is not silently left out.
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -14,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/templates.hpp"
 #include "tests/cuda_emulation/specs.hpp"

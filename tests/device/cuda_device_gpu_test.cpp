@@ -1,7 +1,6 @@
 // The CUDA device on a real GPU: loading, launching, copies, the caller's context, graph capture, refusals.
 #include <dlfcn.h>
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/templates.hpp"
 #include "runtime/compile/nvrtc_compiler.hpp"
 #include "runtime/device/cuda_driver.hpp"

@@ -2,7 +2,6 @@
 #include "tests/dispatch/cpu_stages.hpp"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cstring>
 
 #include "codegen/cpu_layout.hpp"
+#include "codegen/format.hpp"
 #include "tests/dispatch/stage_scene.hpp"
 
 namespace adamas::tests {

@@ -1,7 +1,7 @@
 // The CPU stages against the oracle over the breadth of Specs: too many compiles for every commit.
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
+#include "codegen/format.hpp"
 #include "tests/dispatch/cpu_stages.hpp"
 
 using adamas::oracle::Random;

@@ -3,8 +3,8 @@
 #include "tests/dispatch/cpu_stages.hpp"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
+#include "codegen/format.hpp"
 #include "runtime/compile/cpu_target.hpp"
 
 using adamas::oracle::RowKind;

@@ -2,7 +2,6 @@
 #include "tests/dispatch/scenario.hpp"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <numeric>
 
 #include "codegen/facts.hpp"
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 #include "tests/dispatch/compare.hpp"
 #include "tests/dispatch/device_memory.hpp"

@@ -1,8 +1,7 @@
 // The scenarios that every device must pass: a fixed list over the forms and odd shapes, and random ones.
-#include <fmt/format.h>
-
 #include <algorithm>
 
+#include "codegen/format.hpp"
 #include "tests/dispatch/scenario.hpp"
 
 namespace adamas::tests {

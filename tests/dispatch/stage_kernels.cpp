@@ -2,10 +2,10 @@
 #include "tests/dispatch/stage_kernels.hpp"
 
 #include <doctest/doctest.h>
-#include <fmt/format.h>
 
 #include <map>
 
+#include "codegen/format.hpp"
 #include "runtime/compile/cpu_compiler.hpp"
 
 namespace adamas::tests {

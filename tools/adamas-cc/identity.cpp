@@ -12,9 +12,9 @@
 
 #define XXH_INLINE_ALL
 #include <adamas/adamas.h>
-#include <fmt/format.h>
 #include <xxhash.h>
 
+#include "codegen/format.hpp"
 #include "llvm/Config/llvm-config.h"
 
 namespace adamas::tools::cc {

@@ -1,8 +1,6 @@
 // The HTML report: see report.hpp.
 #include "tools/tune/report.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -11,6 +9,8 @@
 #include <set>
 #include <string_view>
 #include <utility>
+
+#include "codegen/format.hpp"
 
 namespace adamas::tools {
 namespace {

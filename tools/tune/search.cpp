@@ -1,12 +1,11 @@
 // Successive halving: see search.hpp.
 #include "tools/tune/search.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 namespace adamas::tools {
 namespace {

@@ -1,8 +1,6 @@
 // Tuning of one shape: see shape_tuner.hpp.
 #include "tools/tune/shape_tuner.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/dispatch/units.hpp"

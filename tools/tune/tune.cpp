@@ -1,6 +1,5 @@
 // `adamas tune`: finds the fastest Tunings for Specs and shapes on this machine, and keeps them where
 // contexts look.
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/cpu_count.hpp"
 #include "runtime/dispatch/units.hpp"

@@ -1,8 +1,6 @@
 // Commands for tuning files: see tune_files.hpp.
 #include "tools/tune/tune_files.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -13,6 +11,7 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/target.hpp"
 #include "runtime/cache/cache.hpp"
 #include "runtime/device/cuda_driver.hpp"

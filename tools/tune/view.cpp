@@ -1,11 +1,10 @@
 // The view of a tuning run: see view.hpp.
 #include "tools/tune/view.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdio>
 
+#include "codegen/format.hpp"
 #include "tools/cli.hpp"
 
 namespace adamas::tools {

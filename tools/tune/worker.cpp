@@ -1,7 +1,5 @@
 // The worker of `adamas tune`: opens a device and a shape's data, then prepares, checks and times the Tunings
 // that it is asked for. Started by tune, never by people; see worker_process.hpp.
-#include <fmt/format.h>
-
 #include <cmath>
 #include <cstring>
 #include <iostream>
@@ -15,6 +13,7 @@
 #include <adamas/adamas.hpp>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 #include "codegen/spec.hpp"
 #include "runtime/numbers.hpp"
 #include "tools/bandwidth.hpp"

@@ -2,7 +2,6 @@
 #include "tools/tune/worker_process.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -14,6 +13,7 @@
 #include <cstring>
 
 #include "codegen/error.hpp"
+#include "codegen/format.hpp"
 
 extern char** environ;
 
