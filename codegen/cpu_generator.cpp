@@ -104,6 +104,7 @@ std::string CpuGenerator::emit(const Spec& spec, const Tuning& tuning, std::stri
       break;
     case Unit::decode:
     case Unit::decode_pair:
+    case Unit::decode_long:
       throw Error(ADAMAS_INTERNAL, "unit", std::string(name(unit)), "is no unit of CPU kernel sets");
   }
   return text;
@@ -137,6 +138,7 @@ Grid CpuGenerator::grid(Stage stage, const Spec& spec, const Tuning& tuning, con
       break;
     case Stage::decode:
     case Stage::decode_pair:
+    case Stage::decode_long:
       throw Error(ADAMAS_INTERNAL, "stage", std::string(name(stage)), "is no stage of CPU kernel sets");
   }
   grid.z = grid_size(rows);

@@ -15,7 +15,8 @@ constexpr int kWarp = 32;
 constexpr int kMostBlocks = 8;  // of a cluster; more is not portable
 // 3 is for 32 K/V heads: 30 clusters of 4 run at once on an H100, one of 3 for each head does.
 constexpr int kClusters[]{1, 2, 3, 4, 8};
-constexpr int kMostLists = 8;   // of a K/V head: beyond, scores of useful lengths do not fit
+constexpr int kMostLists = 8;   // of a cluster: beyond, scores of useful lengths do not fit
+constexpr int kFewLists = 4;    // of them: as many as a cluster finds soonest
 constexpr int kMostDims = 512;  // K and V elements of a token that a warp can have on their way
 constexpr int kMostBudget = 1024;
 constexpr int kMostSearchedBudget = 256;  // candidates of more are not sent, but counted
@@ -102,14 +103,22 @@ int smallest_part(const Spec& spec, const Tuning& tuning, const CudaDecode& deco
   return smallest;
 }
 
+Stage stage_of(Unit unit) {
+  if (unit == Unit::decode_pair) return Stage::decode_pair;
+  return unit == Unit::decode_long ? Stage::decode_long : Stage::decode;
+}
+
 /// The launch of a unit, and whether two of its blocks share a multiprocessor.
 struct Launch {
   Grid grid;
   bool shares;
 };
 
-std::optional<Launch> launch_of(const Spec& spec, const Tuning& tuning, Unit unit, std::string_view target,
-                                const Shape& shape) {
+std::optional<Launch> launch_of(const Spec& whole, const Tuning& tuning, Unit unit, std::string_view target,
+                                const Shape& whole_shape) {
+  const Spec spec = cuda_decode_spec(whole, unit);
+  Shape shape = whole_shape;
+  shape.kv_heads *= whole.group / spec.group;
   const CudaDecode decode = cuda_decode_of(spec, tuning, unit);
   const std::int64_t rows = std::int64_t{shape.batch} * spec.query_rows;
   const std::int64_t limit = cuda_shared_limit(cuda_architecture(target));
@@ -147,7 +156,7 @@ std::optional<Launch> launch_of(const Spec& spec, const Tuning& tuning, Unit uni
                            .z = static_cast<std::uint32_t>(rows),
                            .threads = static_cast<std::uint32_t>(decode.threads),
                            .shared_bytes = static_cast<std::uint32_t>(bytes + *stages * stage_bytes),
-                           .stage = unit == Unit::decode ? Stage::decode : Stage::decode_pair,
+                           .stage = stage_of(unit),
                            .ring_stages = static_cast<std::uint32_t>(*stages),
                            .smallest_part = static_cast<std::uint32_t>(smallest),
                            .inbox_words = static_cast<std::uint32_t>(inbox_words(spec, blocks)),
@@ -160,15 +169,37 @@ std::optional<Launch> launch_of(const Spec& spec, const Tuning& tuning, Unit uni
 
 /// Whether two small blocks a multiprocessor answer `rows` sooner than a large one: one waits for memory
 /// while the other computes. A long row takes them longer, which must not be what all wait for in the end.
-bool gains_from_pairs(const Shape& shape, std::int64_t rows) {
+bool gains_from_pairs(const Shape& shape, const Grid& grid) {
   constexpr std::int64_t kShortRow = 8192;
-  const std::int64_t blocks = rows * shape.kv_heads, at_once = std::int64_t{2} * shape.processors;
+  const std::int64_t blocks = std::int64_t{grid.y} * grid.z, at_once = std::int64_t{2} * shape.processors;
   return shape.max_tokens <= kShortRow ? blocks > shape.processors : blocks >= 2 * at_once;
 }
 
 }  // namespace
 
-CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning, Unit unit) {
+Spec cuda_decode_spec(const Spec& spec, Unit unit) {
+  const int lists = facts_of(spec).selections_per_kv_head;
+  Spec part = spec;
+  // With more lists a cluster takes longer for all of them than two clusters for half each, with fewer too
+  // many scan the same codes (one H200, 8 query heads a K/V head: 4 lists a cluster take 6 to 19 % less time
+  // than 8 with 32K tokens or ragged rows, and a tenth more with 16 rows of 8K).
+  const auto cut = [&](int fewest, int most) {
+    for (int parts = 1; parts <= lists; ++parts) {
+      const int each = lists / parts;
+      if (lists % parts != 0 || each < fewest || each > most) continue;
+      part.group = spec.group / parts;
+      return true;
+    }
+    return false;
+  };
+  if (lists == 1) return part;
+  // Scores of two lists of 256K tokens fit.
+  if (unit == Unit::decode_long) return cut(2, 2) || cut(1, 1) ? part : spec;
+  return cut(3, kFewLists) || cut(2, kMostLists) || cut(1, 1) ? part : spec;
+}
+
+CudaDecode cuda_decode_of(const Spec& whole, const Tuning& tuning, Unit unit) {
+  const Spec spec = cuda_decode_spec(whole, unit);
   const CudaFacts cuda = cuda_facts_of(spec);
   const Lists lists = lists_of(spec, tuning);
   CudaDecode decode{};
@@ -209,25 +240,36 @@ CudaDecode cuda_decode_of(const Spec& spec, const Tuning& tuning, Unit unit) {
   return decode;
 }
 
-std::vector<Unit> cuda_decode_units(const Spec& spec, const Tuning& tuning, std::string_view target) {
-  const bool fits = tuning.schedule == "cluster" && cuda_architecture(target) >= 90 &&
-                    facts_of(spec).selections_per_kv_head <= kMostLists &&
+std::vector<Unit> cuda_decode_units(const Spec& whole, const Tuning& tuning, std::string_view target) {
+  const Spec spec = cuda_decode_spec(whole, Unit::decode);
+  const int lists = facts_of(spec).selections_per_kv_head;
+  const bool fits = tuning.schedule == "cluster" && cuda_architecture(target) >= 90 && lists <= kMostLists &&
                     spec.head_dim + spec.value_dim <= kMostDims && spec.budget <= kMostBudget;
   if (!fits) return {};
-  if (tuning.decode_threads != 0 || facts_of(spec).selections_per_kv_head > kMostPairLists)
-    return {Unit::decode};
+  if (lists > kMostPairLists) return {Unit::decode, Unit::decode_long};
+  if (tuning.decode_threads != 0) return {Unit::decode};
   return {Unit::decode, Unit::decode_pair};
+}
+
+bool cuda_decode_may_launch(Unit unit, const Spec& spec, const Tuning& tuning, std::string_view target,
+                            const Shape& shape) {
+  const bool is_long = !launch_of(spec, tuning, Unit::decode, target, shape);
+  if (unit != Unit::decode_long) return !is_long;
+  return is_long && launch_of(spec, tuning, unit, target, shape);
 }
 
 std::optional<Grid> cuda_decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
                                      const Shape& shape) {
   const std::vector<Unit> units = cuda_decode_units(spec, tuning, target);
+  const auto has = [&](Unit unit) { return std::ranges::find(units, unit) != units.end(); };
+  constexpr std::int64_t kMostBlocksOfGrid = 65535;  // along y and z
   const std::int64_t rows = std::int64_t{shape.batch} * spec.query_rows;
-  if (units.empty() || rows > 65535 || shape.kv_heads > 65535) return std::nullopt;
-  const auto launch = launch_of(spec, tuning, Unit::decode, target, shape);
-  if (!launch) return std::nullopt;
+  if (units.empty() || rows > kMostBlocksOfGrid) return std::nullopt;
+  auto launch = launch_of(spec, tuning, Unit::decode, target, shape);
+  if (!launch && has(Unit::decode_long)) launch = launch_of(spec, tuning, Unit::decode_long, target, shape);
+  if (!launch || launch->grid.y > kMostBlocksOfGrid) return std::nullopt;
   // Not pairs in clusters: fewer of those find room than of large blocks.
-  if (units.size() > 1 && launch->grid.cluster == 1 && gains_from_pairs(shape, rows)) {
+  if (has(Unit::decode_pair) && launch->grid.cluster == 1 && gains_from_pairs(shape, launch->grid)) {
     const auto pair = launch_of(spec, tuning, Unit::decode_pair, target, shape);
     if (pair && pair->grid.cluster == 1 && pair->shares) return pair->grid;
   }

@@ -12,6 +12,10 @@
 
 namespace adamas::codegen {
 
+/// The Spec that a decode unit is made for. A cluster holds few lists of a K/V head: of a larger group each part has
+/// clusters of its own, which scan the same codes, as if there were more K/V heads of fewer query heads.
+Spec cuda_decode_spec(const Spec&, Unit);
+
 struct CudaDecode {
   int threads;  ///< of a block
   int terms;    ///< binary columns of a query head come in pairs, one pair a term
@@ -26,9 +30,12 @@ struct CudaDecode {
 /// @param unit  one of cuda_decode_units
 CudaDecode cuda_decode_of(const Spec&, const Tuning&, Unit);
 
-/// Those of the decode units that a kernel set has: none, decode, or where the Tuning leaves the threads to
-/// the shape, also decode_pair.
+/// Those of the decode units that a kernel set has: none; decode; with it decode_pair for few lists a K/V head, where
+/// the Tuning leaves the threads to the shape, or decode_long for more.
 std::vector<Unit> cuda_decode_units(const Spec&, const Tuning&, std::string_view target);
+
+/// Whether calls of a shape's max_tokens launch a decode unit.
+bool cuda_decode_may_launch(Unit, const Spec&, const Tuning&, std::string_view target, const Shape&);
 
 /// The launch for a shape, or nothing if its scores do not fit the shared memory of any cluster.
 std::optional<Grid> cuda_decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&);

@@ -75,6 +75,7 @@ UnitTemplates templates_of(Unit unit, bool dense_on_tiles) {
       return {kPlainPieces, kAttend};
     case Unit::decode:
     case Unit::decode_pair:
+    case Unit::decode_long:
       return {kDecodePieces, kDecode};
   }
   throw Error(ADAMAS_INTERNAL, "unit", fmt::to_string(static_cast<int>(unit)),
@@ -154,12 +155,14 @@ class CudaGenerator final : public Generator {
       text += embedded_template(path);
       text += '\n';
     }
-    text += cuda_specialization(spec, tuning, std::span(&unit, 1));
+    const Spec own = decodes(unit) ? cuda_decode_spec(spec, unit) : spec;
+    text += cuda_specialization(own, tuning, std::span(&unit, 1), spec.group / own.group);
     for (const std::string_view path : parts.after) {
       text += '\n';
       text += embedded_template(path);
     }
     if (unit == Unit::decode_pair) rename_entry(text, Stage::decode, Stage::decode_pair);
+    if (unit == Unit::decode_long) rename_entry(text, Stage::decode, Stage::decode_long);
     return text;
   }
 
@@ -210,6 +213,7 @@ class CudaGenerator final : public Generator {
         return {1, query_heads, rows, kCudaMergeThreads, 0};
       case Stage::decode:
       case Stage::decode_pair:
+      case Stage::decode_long:
         break;  // decode_grid says
     }
     throw Error(ADAMAS_INTERNAL, "stage", fmt::to_string(static_cast<int>(stage)), "is no stage");
@@ -218,6 +222,11 @@ class CudaGenerator final : public Generator {
   std::optional<Grid> decode_grid(const Spec& spec, const Tuning& tuning, std::string_view target,
                                   const Shape& shape) const override {
     return cuda_decode_grid(spec, tuning, target, shape);
+  }
+
+  bool may_launch(Unit unit, const Spec& spec, const Tuning& tuning, std::string_view target,
+                  const Shape& shape) const override {
+    return !decodes(unit) || cuda_decode_may_launch(unit, spec, tuning, target, shape);
   }
 
   std::int64_t dense_chunks(const Tuning& tuning, int kv_heads, std::int64_t tokens) const override {

@@ -27,7 +27,7 @@ std::string element(std::string_view key, ElementType type) {
   return constant("Element", key, fmt::format("Element::{}", name(type)));
 }
 
-std::string constants(const Spec& spec, const Tuning& tuning) {
+std::string constants(const Spec& spec, const Tuning& tuning, int head_parts) {
   const CudaFacts cuda = cuda_facts_of(spec);
   const Facts& facts = cuda.facts;
   std::string text = "// What the caller asked for.\n";
@@ -39,6 +39,7 @@ std::string constants(const Spec& spec, const Tuning& tuning) {
   text += integer("kSink", spec.sink);
   text += integer("kRecent", spec.recent);
   text += integer("kGroup", spec.group);
+  text += integer("kHeadParts", head_parts);
   text += integer("kQueryRows", spec.query_rows);
   text += element("kKvType", spec.kv_type);
   text += boolean("kScaled", spec.kv_type == ElementType::f8e4m3fn);
@@ -317,14 +318,15 @@ __device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKey
 
 }  // namespace
 
-std::string cuda_specialization(const Spec& spec, const Tuning& tuning, std::span<const Unit> units) {
+std::string cuda_specialization(const Spec& spec, const Tuning& tuning, std::span<const Unit> units,
+                                int head_parts) {
   const auto has = [&](Unit unit) { return std::ranges::find(units, unit) != units.end(); };
-  std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning);
-  const bool decode = has(Unit::decode) || has(Unit::decode_pair);
+  std::string text = "namespace adamas_cuda {\n\n" + constants(spec, tuning, head_parts);
+  const bool decode = std::ranges::any_of(units, decodes);
   if (has(Unit::encode) || has(Unit::select) || decode) text += rotate(spec) + bucket_of(spec);
   if (has(Unit::select)) text += score_words(spec);
   if (decode) {
-    const Unit unit = has(Unit::decode) ? Unit::decode : Unit::decode_pair;
+    const Unit unit = *std::ranges::find_if(units, decodes);
     text += decode_constants(spec, tuning, unit) + score_rows(spec, tuning);
   }
   return text + "\n}  // namespace adamas_cuda\n";

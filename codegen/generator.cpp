@@ -13,7 +13,7 @@ struct StageEntry {
 
 // In the order of the enumerators.
 constexpr std::array<std::string_view, kUnits.size()> kUnitNames{"encode", "select", "attend", "decode",
-                                                                 "decode_pair"};
+                                                                 "decode_pair", "decode_long"};
 constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"encode", Unit::encode},
     {"export_codes", Unit::encode},
@@ -26,6 +26,7 @@ constexpr std::array<StageEntry, kStages.size()> kStageEntries{{
     {"merge", Unit::attend},
     {"decode", Unit::decode},
     {"decode_pair", Unit::decode_pair},
+    {"decode_long", Unit::decode_long},
 }};
 
 }  // namespace

@@ -17,8 +17,9 @@
 namespace adamas::codegen {
 
 /// A kernel set is compiled as a few independent translation units, so that they compile in parallel.
-enum class Unit { encode, select, attend, decode, decode_pair };
-inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Unit::decode, Unit::decode_pair};
+enum class Unit { encode, select, attend, decode, decode_pair, decode_long };
+inline constexpr std::array kUnits{Unit::encode, Unit::select, Unit::attend, Unit::decode, Unit::decode_pair,
+                                   Unit::decode_long};
 std::string_view name(Unit);
 
 /// One entry point of a unit: `extern "C" adamas_<name>`, launched over a grid of work items.
@@ -29,15 +30,20 @@ std::string_view name(Unit);
 ///                                                        has one)
 ///   decode_pair unit: decode_pair                       (the same in smaller blocks, two of which share a
 ///                                                        multiprocessor: for many rows)
+///   decode_long unit: decode_long                       (the same with fewer lists a cluster, which then has room for
+///                                                        longer rows)
 enum class Stage {
-  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode, decode_pair
+  encode, export_codes, import_codes, check_codes, prepare_query, scan, select, attend, merge, decode, decode_pair,
+  decode_long
 };
 inline constexpr std::array kStages{Stage::encode, Stage::export_codes, Stage::import_codes, Stage::check_codes,
                                     Stage::prepare_query, Stage::scan, Stage::select, Stage::attend,
-                                    Stage::merge, Stage::decode, Stage::decode_pair};
+                                    Stage::merge, Stage::decode, Stage::decode_pair, Stage::decode_long};
 std::string_view name(Stage);
 std::string entry_name(Stage);  ///< "adamas_" + name
 Unit unit_of(Stage);
+/// Whether all of a decode is one launch of it, in clusters of blocks: decode, decode_pair, decode_long.
+constexpr bool decodes(Unit unit) { return unit >= Unit::decode; }
 
 /// What a launch is sized by: capacities and call data known on the host, never lengths.
 struct Shape {
@@ -56,7 +62,7 @@ struct Grid {
   std::uint32_t x = 1, y = 1, z = 1;
   std::uint32_t threads = 1;
   std::uint32_t shared_bytes = 0;
-  Stage stage = Stage::decode;    ///< decode: or decode_pair
+  Stage stage = Stage::decode;    ///< decode: or decode_pair, decode_long
   std::uint32_t ring_stages = 0;  ///< decode: as in Args
   std::uint32_t smallest_part = 1;  ///< decode: as in Args
   std::uint32_t inbox_words = 0;  ///< decode: as in Args
@@ -88,9 +94,14 @@ class Generator {
   virtual std::string emit(const Spec&, const Tuning&, std::string_view target, Unit) const = 0;
 
   virtual Grid grid(Stage, const Spec&, const Tuning&, const Shape&) const = 0;
-  /// Grid of the decode stage, or of decode_pair; nothing where a shape is beyond what it can hold on chip, or there
-  /// is no such stage.
+  /// Grid of the decode stage, of decode_pair or decode_long; nothing where a shape is beyond what it can hold on chip,
+  /// or there is no such stage.
   virtual std::optional<Grid> decode_grid(const Spec&, const Tuning&, std::string_view target, const Shape&) const = 0;
+
+  /// Whether calls of a shape's max_tokens, of any batch, may launch a unit of the kernel set.
+  virtual bool may_launch(Unit, const Spec&, const Tuning&, std::string_view /*target*/, const Shape&) const {
+    return true;
+  }
 
   /// The most chunks that a row of at most `tokens` tokens is cut into where it attends to all of them.
   virtual std::int64_t dense_chunks(const Tuning&, int kv_heads, std::int64_t tokens) const = 0;

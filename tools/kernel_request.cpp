@@ -28,7 +28,7 @@ void add_kernel_options(CLI::App& command, KernelOptions& options, const std::st
   command.add_option("--tuning", options.tuning, "how they work: key=value ... (default: the target's)");
   command
       .add_option("--unit", options.units,
-                  "only these parts: encode, select, attend, decode, decode_pair (default: all it has)")
+                  "only these parts: encode, select, attend, decode, decode_pair, decode_long (default: all it has)")
       ->delimiter(',')
       ->check(CLI::IsMember(names));
 }

@@ -67,7 +67,7 @@ bool begins_early(Stage stage) {
 
 /// Whether a stage's blocks are launched in clusters: also those of one block, whose mailboxes a plain block
 /// has not.
-bool in_clusters(Stage stage) { return stage == Stage::decode || stage == Stage::decode_pair; }
+bool in_clusters(Stage stage) { return codegen::decodes(codegen::unit_of(stage)); }
 
 class CudaModule final : public Module {
  public:

@@ -81,14 +81,16 @@ struct WantedUnit {
   CacheKey key;
 };
 
-/// Plans launch all units but encode, which is the same in all variants.
+/// Of those that calls may launch. Plans launch all units but encode, which is the same in all variants.
 std::vector<WantedUnit> wanted_units(const codegen::Spec& spec, const std::vector<codegen::Tuning>& tunings,
-                                     const std::string& target, const Compiler& compiler) {
+                                     const std::string& target, const codegen::Shape& shape,
+                                     const Compiler& compiler) {
+  const codegen::Generator& generator = codegen::generator_for(target);
   std::vector<WantedUnit> wanted;
   for (std::size_t variant = 0; variant < tunings.size(); ++variant) {
-    for (const codegen::Unit unit :
-         codegen::generator_for(target).units(spec, tunings[variant], target)) {
+    for (const codegen::Unit unit : generator.units(spec, tunings[variant], target)) {
       if (variant > 0 && unit == codegen::Unit::encode) continue;
+      if (!generator.may_launch(unit, spec, tunings[variant], target, shape)) continue;
       wanted.push_back({variant, unit, unit_key(spec, tunings[variant], target, unit, compiler)});
     }
   }
@@ -187,10 +189,14 @@ void Kernel::load_units(CompilePolicy policy) {
   const auto start = Clock::now();
   // The first target whose units are all cached wins; otherwise the device's own target is compiled for. One
   // target for all units: their Tuning, and so their grids, must agree.
+  const codegen::Shape shape{.batch = capacity_.max_batch,
+                             .kv_heads = capacity_.kv_heads,
+                             .max_tokens = capacity_.max_tokens,
+                             .processors = device().processors()};
   std::vector<WantedUnit> wanted;
   for (const std::string& target : device().targets()) {
     KernelTunings tunings = kernel_tunings(*context_, tuning_text_, spec_, target, shape_of(capacity_));
-    std::vector<WantedUnit> candidate = wanted_units(spec_, tunings.tunings, target, *device().compiler());
+    std::vector<WantedUnit> candidate = wanted_units(spec_, tunings.tunings, target, shape, *device().compiler());
     const bool cached = std::all_of(candidate.begin(), candidate.end(), [&](const WantedUnit& unit) {
       return context_->cache().find({unit.key}).binary != nullptr;
     });

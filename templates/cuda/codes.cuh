@@ -9,7 +9,8 @@ namespace adamas_cuda {
 
 /// First plane's words of a token.
 __device__ __forceinline__ unsigned* code_words(const Args& args, int kv_head, Place place) {
-  unsigned char* block = args.codes + place.page * args.code_page_stride + kv_head * args.code_head_stride;
+  unsigned char* block =
+      args.codes + place.page * args.code_page_stride + cache_head(kv_head) * args.code_head_stride;
   return reinterpret_cast<unsigned*>(block) + static_cast<i64>(place.token) * kWords;
 }
 
@@ -99,7 +100,7 @@ __device__ __forceinline__ void load_thresholds(const float* table, int kv_head,
                                                 float (&thresholds)[kBuckets - 1]) {
 #pragma unroll
   for (int t = 0; t < kBuckets - 1; ++t) {
-    thresholds[t] = table[kv_head * (kBuckets - 1) + t];
+    thresholds[t] = table[cache_head(kv_head) * (kBuckets - 1) + t];
   }
 }
 

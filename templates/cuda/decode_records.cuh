@@ -1,7 +1,7 @@
-// What a row leaves besides its output: what the counters learn, its lists in the caller's arrays, the codes of
-// its own token. Few calls want all of it, so it is not inlined: what nobody wants would stand between the
-// instructions that all run. What it needs lies in shared memory, also the launch's arguments: where these are,
-// a function that is not inlined would read them from global memory.
+// What a row leaves besides its output: what the counters learn, its lists in the caller's arrays, the codes
+// of its own token. Few calls want all of it, so it is not inlined: what nobody wants would stand between the
+// instructions that all run. What it needs lies in shared memory, also the launch's arguments: where these
+// are, a function that is not inlined would read them from global memory.
 #pragma once
 
 #include "templates/cuda/decode_layout.cuh"
@@ -22,13 +22,15 @@ __device__ __forceinline__ void copy_arguments(const Args& args, DecodeShared& s
 }
 
 /// What the counters learn of the row's query heads, a lane a counter. By one warp.
-__device__ __forceinline__ void count_task(const Args& args, const Row& row, int selected) {
+/// @param first_part  whether the launch's K/V head is the first that stands for one of the cache
+__device__ __forceinline__ void count_task(const Args& args, const Row& row, int selected, bool first_part) {
   const bool sees = row.visible > 0, all = attends_to_all(args, row);
   unsigned long long* counter = &args.counters->steps;
   int amount = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
   if (lane_index() == 1) counter = &args.counters->rows, amount = sees ? kGroup : 0;
   if (lane_index() == 2) counter = &args.counters->tokens_attended, amount = sees ? selected * kGroup : 0;
-  if (lane_index() == 3) counter = &args.counters->tokens_scanned, amount = sees && !all ? row.visible : 0;
+  if (lane_index() == 3)
+    counter = &args.counters->tokens_scanned, amount = first_part && sees && !all ? row.visible : 0;
   if (lane_index() == 4) counter = &args.counters->dense_short, amount = sees && all ? kGroup : 0;
   if (lane_index() == 5) counter = &args.counters->clamped_rows, amount = row.clamped ? kGroup : 0;
   if (lane_index() < 6 && amount != 0) count(*counter, static_cast<unsigned>(amount));
@@ -81,11 +83,12 @@ __device__ __noinline__ unsigned leave_records(DecodeShared& shared, int row_ind
   const Kept& kept = shared.kept;
   const Task task = task_of(args, kept.row, row_index);
   unsigned status = 0;
-  if (args.counters != nullptr) count_task(args, kept.row, task.selected);
+  const bool first_part = kept.kv_head % kHeadParts == 0;
+  if (args.counters != nullptr) count_task(args, kept.row, task.selected, first_part);
   if (args.positions != nullptr || args.counts != nullptr) {
     complete_selection(args, kept, row_index, task.scans, status);
   }
-  if (args.slots != nullptr) {
+  if (args.slots != nullptr && first_part) {
     append_codes(args, row_index, kept.kv_head, shared.scratch[warp_index()], status);
   }
   return status;

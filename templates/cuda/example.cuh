@@ -20,6 +20,7 @@ inline constexpr int kBudget = 128;
 inline constexpr int kSink = 0;
 inline constexpr int kRecent = 1;
 inline constexpr int kGroup = 1;
+inline constexpr int kHeadParts = 1;
 inline constexpr int kQueryRows = 1;
 inline constexpr Element kKvType = Element::f16;
 inline constexpr bool kScaled = false;

@@ -32,7 +32,8 @@ __device__ __forceinline__ int selected_tokens(const Args& args, int row_index, 
 /// into kDenseBlocks, but no fewer than are worth a block's start, and no more than keep ragged batches in
 /// balance.
 __device__ __forceinline__ int dense_chunk_tokens(const Args& args, const Row& row) {
-  const i64 share = (static_cast<i64>(row.visible) * args.kv_heads + (kDenseBlocks - 1)) / kDenseBlocks;
+  const i64 kv_heads = args.kv_heads / kHeadParts;
+  const i64 share = (row.visible * kv_heads + (kDenseBlocks - 1)) / kDenseBlocks;
   const i64 whole = (share + (kDenseChunkStep - 1)) / kDenseChunkStep * kDenseChunkStep;
   return static_cast<int>(min(max(whole, i64{kLeastDenseChunk}), i64{kDenseChunk}));
 }

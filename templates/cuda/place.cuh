@@ -157,20 +157,20 @@ __device__ __forceinline__ const void* page_memory(const Args& args, int page, i
 __device__ __forceinline__ RowInMemory key_row(const Args& args, int kv_head, const Place& place) {
   if constexpr (kPointers) {
     return {page_memory(args, place.page, args.key_offset),
-            place.token * args.key_token_stride + kv_head * args.key_head_stride};
+            place.token * args.key_token_stride + cache_head(kv_head) * args.key_head_stride};
   }
   return {args.keys, place.page * args.key_page_stride + place.token * args.key_token_stride +
-                         kv_head * args.key_head_stride};
+                         cache_head(kv_head) * args.key_head_stride};
 }
 
 __device__ __forceinline__ RowInMemory value_row(const Args& args, int kv_head, const Place& place) {
   const int page = place.value_page();
   if constexpr (kPointers) {
     return {page_memory(args, page, args.value_offset),
-            place.token * args.value_token_stride + kv_head * args.value_head_stride};
+            place.token * args.value_token_stride + cache_head(kv_head) * args.value_head_stride};
   }
   return {args.values, page * args.value_page_stride + place.token * args.value_token_stride +
-                           kv_head * args.value_head_stride};
+                           cache_head(kv_head) * args.value_head_stride};
 }
 
 /// Physical slot of a place.

@@ -12,12 +12,16 @@ using adamas_abi::Args;
 // What says where a row stands, and its query, are plain loads everywhere: __ldg allows the compiler to read
 // them before the kernel has waited for the one that writes them.
 
+/// The K/V head of the cache that one of the launch stands for. Decode may share out a head's query heads to
+/// kHeadParts clusters: its launch has as many K/V heads more, with a kHeadParts-th of the group each.
+__device__ __forceinline__ int cache_head(int kv_head) { return kv_head / kHeadParts; }
+
 // Where kScaled, elements are stored divided by a scale, of the tensor or of their K/V head.
 __device__ __forceinline__ float key_scale(const Args& args, int kv_head) {
-  return args.key_scale[kv_head * args.scale_stride];
+  return args.key_scale[cache_head(kv_head) * args.scale_stride];
 }
 __device__ __forceinline__ float value_scale(const Args& args, int kv_head) {
-  return args.value_scale[kv_head * args.scale_stride];
+  return args.value_scale[cache_head(kv_head) * args.scale_stride];
 }
 
 struct Row {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <utility>
 
 #include "codegen/cuda_decode.hpp"
 #include "codegen/cuda_facts.hpp"
@@ -32,13 +33,65 @@ TEST_CASE("cuda decode: which kernel sets have it") {
   CHECK_FALSE(has_decode("", "", "sm_80"));    // no clusters
   CHECK_FALSE(has_decode("", "", "sm_100a"));  // binary tensor-core operations are emulated
   CHECK(has_decode("", "schedule=cluster", "sm_100a"));
-  CHECK(has_decode("group=8"));
-  CHECK_FALSE(has_decode("group=9"));
-  CHECK(has_decode("group=9 scope=kv_head"));  // one list a K/V head
+  CHECK(has_decode("group=32"));
   CHECK(has_decode("budget=1024"));
   CHECK_FALSE(has_decode("budget=1025"));
   CHECK(has_decode("head_dim=256"));
   CHECK_FALSE(has_decode("head_dim=256 value_dim=272"));
+}
+
+TEST_CASE("cuda decode: large groups are cut into parts of few lists, which have clusters of their own") {
+  const auto part = [](int group, const std::string& scope = "query_head") {
+    return cuda_decode_spec(Spec::parse("group=" + std::to_string(group) + " scope=" + scope), Unit::decode)
+        .group;
+  };
+  for (const auto& [group, lists] : {std::pair{1, 1},
+                                     {2, 2},
+                                     {3, 3},
+                                     {4, 4},
+                                     {5, 5},
+                                     {6, 3},
+                                     {7, 7},
+                                     {8, 4},
+                                     {9, 3},
+                                     {10, 5},
+                                     {11, 1},
+                                     {12, 4},
+                                     {14, 7},
+                                     {16, 4},
+                                     {26, 2},
+                                     {32, 4}}) {
+    CAPTURE(group);
+    CHECK(part(group) == lists);
+    CHECK(part(group, "kv_head") == group);  // they share one list
+    CHECK(grid_of("group=" + std::to_string(group), 1, 2, 8192)->y ==
+          static_cast<unsigned>(2 * group / lists));
+  }
+}
+
+TEST_CASE("cuda decode: long rows have clusters of fewer lists") {
+  const auto stage = [](const std::string& spec, std::int64_t tokens) {
+    const auto grid = grid_of(spec, 1, 8, tokens);
+    REQUIRE(grid);
+    for (const Unit unit :
+         cuda_decode_units(Spec::parse(spec), Tuning::parse("", Spec::parse(spec), kTarget), kTarget)) {
+      CAPTURE(std::string(name(unit)));
+      CHECK(cuda_decode_may_launch(
+                unit, Spec::parse(spec), Tuning::parse("", Spec::parse(spec), kTarget), kTarget,
+                {.batch = 64, .kv_heads = 8, .max_tokens = tokens, .processors = kProcessors}) ==
+            (unit == Unit::decode_pair ? grid->stage != Stage::decode_long : unit == unit_of(grid->stage)));
+    }
+    return grid->stage;
+  };
+  CHECK(stage("group=4", 131072) == Stage::decode);
+  CHECK(stage("group=4", 262144) == Stage::decode_long);
+  CHECK(stage("group=7", 65536) == Stage::decode);
+  CHECK(stage("group=7", 131072) == Stage::decode_long);
+  CHECK(stage("group=7", 524288) == Stage::decode_long);  // one list a cluster
+  CHECK(stage("group=16", 262144) == Stage::decode_long);
+  CHECK(stage("group=2", 262144) == Stage::decode);
+  CHECK(stage("", 524288) == Stage::decode);
+  CHECK_FALSE(grid_of("group=4", 1, 8, 524288));
 }
 
 TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer than scores need") {
@@ -60,9 +113,9 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
   CHECK(grid_of("group=4", 1, 8, 32768, "cluster=4")->cluster == 4);
   CHECK_FALSE(grid_of("group=4", 1, 8, 131072, "cluster=2"));
   // Beyond the largest cluster.
-  CHECK(grid_of("group=8", 1, 8, 32768));
-  CHECK_FALSE(grid_of("group=8", 1, 8, 131072));
+  CHECK(grid_of("group=8", 1, 8, 131072));
   CHECK_FALSE(grid_of("", 1, 65536, 1024));
+  CHECK_FALSE(grid_of("group=32", 1, 8192, 1024));
 }
 
 TEST_CASE("cuda decode: two small blocks share a multiprocessor that answers several rows") {
@@ -93,13 +146,14 @@ TEST_CASE("cuda decode: a grid is whole clusters within the shared memory of a b
       const auto grid = grid_of(spec, 3, 4, tokens);
       REQUIRE(grid);
       CHECK(grid->x == grid->cluster);
-      CHECK(grid->y == 4);
-      CHECK(grid->z == 3U * static_cast<unsigned>(Spec::parse(spec).query_rows));
+      const Spec parsed = Spec::parse(spec);
+      const int parts = parsed.group / cuda_decode_spec(parsed, Unit::decode).group;
+      CHECK(grid->y == 4U * static_cast<unsigned>(parts));
+      CHECK(grid->z == 3U * static_cast<unsigned>(parsed.query_rows));
       CHECK(grid->threads == 512);
       CHECK((grid->ring_stages == 1 || grid->ring_stages == 2 || grid->ring_stages == 4));
       CHECK(grid->shared_bytes <= cuda_shared_limit(90));
       // Rings of codes begin at a row of banks: askew, copies into them take longer.
-      const Spec parsed = Spec::parse(spec);
       const CudaDecode decode = cuda_decode_of(parsed, Tuning::parse("", parsed, kTarget), Unit::decode);
       const auto rings = grid->ring_stages * (grid->threads / 32) * static_cast<unsigned>(decode.piece_bytes);
       CHECK((grid->shared_bytes - rings) % 128 == 0);

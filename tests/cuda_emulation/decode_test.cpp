@@ -222,6 +222,17 @@ TEST_CASE("small blocks of many rows decode as the stages do") {
   CHECK(equal.decoded_by == codegen::Stage::decode_pair);
 }
 
+TEST_CASE("clusters with room for long rows decode as the stages do") {
+  for (const int index : {3, 7, 9, 13}) {  // of 5, 4, 3 and 4 lists a cluster otherwise
+    CAPTURE(std::string(kSpecs[index].spec));
+    Problem problem = problem_with_codes(index, RowKind::kNormal);
+    problem.capacity = 300'000;
+    check_clusters(problem, std::array{8}, 0, Lists::positions);
+    CHECK(problem.decoded_by == codegen::Stage::decode_long);
+    check_clusters(problem, std::array{8}, 3 * problem.spec.budget, Lists::none);
+  }
+}
+
 TEST_CASE("a cluster obeys a row's own budget, down to none") {
   for (const int index : {0, 8}) {
     CAPTURE(std::string(kSpecs[index].spec));

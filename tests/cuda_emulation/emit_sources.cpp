@@ -33,8 +33,8 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 }
 
 /// Templates that hold PTX: device.hpp has their functions in C++.
-constexpr std::string_view kPtx[]{"cuda/convert.cuh", "cuda/binary_mma.cuh", "cuda/copy_async.cuh",
-                                  "cuda/tensor_core.cuh", "cuda/cluster.cuh", "cuda/launch.cuh"};
+constexpr std::string_view kPtx[]{"cuda/convert.cuh",     "cuda/binary_mma.cuh", "cuda/copy_async.cuh",
+                                  "cuda/tensor_core.cuh", "cuda/cluster.cuh",    "cuda/launch.cuh"};
 
 /// One unit as C++. Changed are the pieces with PTX, dynamic shared memory, which every running block has its
 /// own of, and the linkage of entry points, whose names repeat in every Spec.
@@ -57,16 +57,18 @@ std::string emulated_unit(std::size_t index, Unit unit) {
       throw std::runtime_error("PTX in another place");
   }
   replace_all(source, "extern \"C\" ", "");
-  for (const auto& [of, alignment] :
-       {std::pair{Unit::encode, 16}, {Unit::attend, 16}, {Unit::decode, 128}, {Unit::decode_pair, 128}}) {
+  for (const auto& [of, alignment] : {std::pair{Unit::encode, 16},
+                                      {Unit::attend, 16},
+                                      {Unit::decode, 128},
+                                      {Unit::decode_pair, 128},
+                                      {Unit::decode_long, 128}}) {
     if (unit != of) continue;
     replace_all(source,
                 fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];", alignment),
                 "");
   }
   // Blocks of a cluster run at once, so a static variable would be shared by all of them.
-  const bool runs_in_clusters = unit == Unit::decode || unit == Unit::decode_pair;
-  if (runs_in_clusters && source.find("__shared__") != std::string::npos) {
+  if (decodes(unit) && source.find("__shared__") != std::string::npos) {
     throw std::runtime_error("a decode unit has shared memory that is not dynamic");
   }
 

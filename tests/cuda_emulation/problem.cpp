@@ -392,8 +392,10 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   if (args.short_chunks > 0) sum_short_rows();
   codegen::Tuning clusters = tuning;
   clusters.cluster = blocks;
-  const codegen::Shape shape{
-      .batch = batch(), .kv_heads = kKvHeads, .max_tokens = max_tokens, .processors = processors};
+  const codegen::Shape shape{.batch = batch(),
+                             .kv_heads = kKvHeads,
+                             .max_tokens = std::max(capacity, max_tokens),
+                             .processors = processors};
   const auto grid = codegen::cuda_generator().decode_grid(spec, clusters, kTarget, shape);
   if (!grid) throw std::runtime_error("the decode unit has no grid for this shape");
   args.ring_stages = std::min(static_cast<int>(grid->ring_stages), most_ring_stages);
@@ -401,7 +403,11 @@ LaunchFacts Problem::decode_in_clusters(int blocks, std::int64_t dense_below, Li
   args.inbox_words = static_cast<int>(grid->inbox_words);
   args.chunks = static_cast<int>(grid->chunks);
   decoded_by = grid->stage;
+  args.kv_heads = static_cast<int>(grid->y);
+  args.max_tokens = shape.max_tokens;
   const LaunchFacts result = launch(index, grid->stage, *grid, args);
+  args.kv_heads = kKvHeads;
+  args.max_tokens = max_tokens;
   args.short_chunks = 0;
   args.positions = positions.data();
   args.counts = counts.data();

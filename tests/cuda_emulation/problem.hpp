@@ -82,7 +82,8 @@ class Problem {
   std::vector<float> lse;
   std::int64_t max_tokens = 0;
   int most_ring_stages = 4;  ///< of decode_in_clusters, where its generator has room for more
-  int processors = 132;      ///< of the device that encode and decode_in_clusters are sized for
+  std::int64_t capacity = 0;  ///< tokens that decode_in_clusters is to have room for; 0: max_tokens
+  int processors = 132;       ///< of the device that encode and decode_in_clusters are sized for
   codegen::Stage decoded_by = codegen::Stage::decode;  ///< what decode_in_clusters has launched
 
  private:

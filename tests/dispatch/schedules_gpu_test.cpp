@@ -66,23 +66,50 @@ TEST_CASE("cuda: guarantees in clusters of any size") {
 
 TEST_CASE("cuda: every schedule gives the same bits") {
   const Context context("cuda:0");
-  const SmallShape shape{.spec = "head_dim=128 group=4 budget=64 page_size=16",
-                         .sequences = {{1, 3000}, {2, 700}, {3, 65}, {4, 0}, {5, 1531}},
-                         .dense_below = 80};
-  const auto decode = [&](const std::string& tuning) {
-    const ForcedTuning forced(tuning);
-    const SmallProblem problem(context, shape);
-    problem.encode();
-    return problem.decode();
-  };
-  const Attended want = decode("");
-  for (const char* tuning :
-       {kStages, "cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8", "decode_threads=128"}) {
-    INFO(tuning);
-    const Attended found = decode(tuning);
+  // A cluster has all lists of a K/V head, or those of a third of its query heads.
+  for (const std::string group : {"4", "12"}) {
+    CAPTURE(group);
+    const SmallShape shape{.spec = "head_dim=128 budget=64 page_size=16 group=" + group,
+                           .sequences = {{1, 3000}, {2, 700}, {3, 65}, {4, 0}, {5, 1531}},
+                           .dense_below = 80};
+    const auto decode = [&](const std::string& tuning) {
+      const ForcedTuning forced(tuning);
+      const SmallProblem problem(context, shape);
+      problem.encode();
+      return problem.decode();
+    };
+    const Attended want = decode("");
+    for (const char* tuning :
+         {kStages, "cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8", "decode_threads=128"}) {
+      INFO(tuning);
+      const Attended found = decode(tuning);
+      CHECK(found.out == want.out);
+      CHECK(found.lse == want.lse);
+      CHECK(found.counters.tokens_scanned == want.counters.tokens_scanned);
+      CHECK(found.counters.tokens_attended == want.counters.tokens_attended);
+    }
+  }
+}
+
+TEST_CASE("cuda: room for long rows changes no bits") {
+  const Context context("cuda:0");
+  for (const std::string group : {"4", "7", "16"}) {
+    CAPTURE(group);
+    SmallShape shape{.spec = "head_dim=16 budget=40 page_size=64 group=" + group,
+                     .sequences = {{1, 5000}, {2, 333}},
+                     .kv_heads = 1,
+                     .dense_below = 400};
+    const auto decode = [&] {
+      const SmallProblem problem(context, shape);
+      problem.encode();
+      return problem.decode();
+    };
+    const Attended want = decode();
+    shape.max_tokens = 300'000;  // decode_long
+    const Attended found = decode();
     CHECK(found.out == want.out);
     CHECK(found.lse == want.lse);
-    CHECK(found.counters.tokens_attended == want.counters.tokens_attended);
+    CHECK(found.counters.tokens_scanned == want.counters.tokens_scanned);
   }
 }
 
