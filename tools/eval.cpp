@@ -62,11 +62,13 @@ int run(const Options& options) {
                "MB read", "dense MB", "kernels"});
   EvalHeader header;
   int compiles = 0;
+  bool dense_is_faster = false;
   evaluate(
       options.eval, [&](const EvalHeader& found) { header = found; },
       [&](const EvalRow& row) {
         if (options.json) return print_json(json_of(row));
         compiles += row.compiles;
+        dense_is_faster = dense_is_faster || row.us > row.dense_us;
         table.add({fmt::to_string(row.layer), row.estimator, fmt::to_string(row.budget),
                    fmt::format("{:.4f}", row.accuracy.recall), fmt::format("{:.4f}", row.accuracy.mass),
                    fmt::format("{:.4f}", row.accuracy.rel_err),
@@ -87,6 +89,12 @@ int run(const Options& options) {
       "us       one decode step of one query over all heads of the layer, median; steps back to back, on a "
       "GPU from a CUDA graph, cache warm\n"
       "MB read  codes of all tokens, and K and V of the selected ones\n");
+  if (dense_is_faster) {
+    fmt::print(
+        "dense is faster here: this device reads all of so few tokens sooner than it chooses among them; adamas bench "
+        "--device {}\n--crossover says from which length on choosing pays, and which dense_below follows\n",
+        header.device);
+  }
   fmt::print("{}\n",
              compiles > 0
                  ? fmt::format("{} kernels were compiled; the next run finds them in the cache", compiles)

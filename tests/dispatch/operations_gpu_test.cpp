@@ -5,22 +5,18 @@
 
 namespace adamas::tests {
 
-TEST_CASE("cuda: fixed scenarios") {
-  const Context context("cuda:0");
-  for (const Scenario& scenario : fixed_scenarios())
-    check_scenario(context, scenario);
+TEST_CASE_TEMPLATE("cuda: fixed scenarios", Part, ScenarioPart<0>, ScenarioPart<1>, ScenarioPart<2>,
+                   ScenarioPart<3>) {
+  check_fixed_scenarios(Context("cuda:0"), Part::kIndex);
 }
 
 // Chunks of rows that attend to all grow with the row, from the shortest to the longest.
 TEST_CASE("cuda: long rows that attend to all") {
-  const Context context("cuda:0");
-  for (const std::string kv_type : {"f16", "f8e4m3fn"}) {
-    check_scenario(context,
-                   {.spec = "head_dim=16 group=2 budget=64 page_size=64 q_type=f16 kv_type=" + kv_type,
-                    .lengths = {70001, 20000, 9000, 300},
-                    .kv_heads = 8,
-                    .dense_below = 30000});
-  }
+  check_scenario(Context("cuda:0"), {.spec = "head_dim=16 group=1 budget=64 page_size=64",
+                                     .lengths = {33001, 20000, 9000, 300},
+                                     .kv_heads = 8,
+                                     .dense_below = 25000,
+                                     .tuning = "dense_chunk=1024"});
 }
 
 TEST_CASE("cuda: random scenarios") {

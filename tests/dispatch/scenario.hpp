@@ -45,6 +45,13 @@ void check_scenario(const Context& context, const Scenario& scenario);
 
 /// Scenarios over the breadth of shapes and forms, odd ones included. Deterministic.
 std::vector<Scenario> fixed_scenarios();
+/// One of four parts of them: test cases that may run side by side, as most of their time goes into compiles.
+template <int kPart>
+struct ScenarioPart {
+  static constexpr int kIndex = kPart;
+};
+inline constexpr int kScenarioParts = 4;
+void check_fixed_scenarios(const Context& context, int part);
 /// A random valid scenario that backends support.
 Scenario random_scenario(std::uint64_t seed);
 

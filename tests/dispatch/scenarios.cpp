@@ -141,6 +141,12 @@ std::vector<Scenario> fixed_scenarios() {
   return list;
 }
 
+void check_fixed_scenarios(const Context& context, int part) {
+  const std::vector<Scenario> scenarios = fixed_scenarios();
+  for (std::size_t i = static_cast<std::size_t>(part); i < scenarios.size(); i += kScenarioParts)
+    check_scenario(context, scenarios[i]);
+}
+
 Scenario random_scenario(std::uint64_t seed) {
   oracle::Random random(seed * 977 + 13);
   const auto pick = [&random](auto list) {

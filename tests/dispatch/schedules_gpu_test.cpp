@@ -16,11 +16,9 @@ namespace {
 
 constexpr const char* kStages = "schedule=stages";
 
-void check_fixed_scenarios(const std::string& tuning) {
+void check_fixed_scenarios_with(const std::string& tuning, int part) {
   const ForcedTuning forced(tuning);
-  const Context context("cuda:0");
-  for (const Scenario& scenario : fixed_scenarios())
-    check_scenario(context, scenario);
+  check_fixed_scenarios(Context("cuda:0"), part);
 }
 
 void check_random_scenarios(const std::string& tuning) {
@@ -50,13 +48,20 @@ void check_guarantees(const std::string& tuning) {
 
 }  // namespace
 
-TEST_CASE("cuda: fixed scenarios in stages") { check_fixed_scenarios(kStages); }
+TEST_CASE_TEMPLATE("cuda: fixed scenarios in stages", Part, ScenarioPart<0>, ScenarioPart<1>, ScenarioPart<2>,
+                   ScenarioPart<3>) {
+  check_fixed_scenarios_with(kStages, Part::kIndex);
+}
 TEST_CASE("cuda: random scenarios in stages") { check_random_scenarios(kStages); }
 TEST_CASE("cuda: guarantees in stages") { check_guarantees(kStages); }
 
-TEST_CASE("cuda: fixed scenarios in blocks of their own") { check_fixed_scenarios("cluster=1"); }
-TEST_CASE("cuda: fixed scenarios in clusters of 3, of small blocks") {
-  check_fixed_scenarios("cluster=3 decode_threads=128");
+TEST_CASE_TEMPLATE("cuda: fixed scenarios in blocks of their own", Part, ScenarioPart<0>, ScenarioPart<1>,
+                   ScenarioPart<2>, ScenarioPart<3>) {
+  check_fixed_scenarios_with("cluster=1", Part::kIndex);
+}
+TEST_CASE_TEMPLATE("cuda: fixed scenarios in clusters of 3, of small blocks", Part, ScenarioPart<0>,
+                   ScenarioPart<1>, ScenarioPart<2>, ScenarioPart<3>) {
+  check_fixed_scenarios_with("cluster=3 decode_threads=128", Part::kIndex);
 }
 TEST_CASE("cuda: random scenarios in clusters of 8") { check_random_scenarios("cluster=8"); }
 TEST_CASE("cuda: guarantees in clusters of any size") {
