@@ -54,6 +54,18 @@ std::int64_t chunks_of_block(const Spec& spec, const Tuning& tuning, int blocks)
   return ceil_div(std::int64_t{lists.selections} * lists.chunks, blocks);
 }
 
+/// 128-bit pieces of a plane of codes.
+int key_steps(const Spec& spec) { return static_cast<int>(ceil_div(cuda_facts_of(spec).words, 4)); }
+
+/// Columns of bytes of a query head.
+int byte_terms(const Spec& spec) { return spec.estimator == Estimator::dot ? 1 : spec.buckets - 1; }
+
+/// Whether a lane's registers have room for columns of bytes, 8 words for one of bits.
+bool has_room_for_bytes(const Spec& spec) {
+  constexpr int kMostTerms = 3;
+  return key_steps(spec) == 1 && byte_terms(spec) <= kMostTerms;
+}
+
 /// Words of maxima of a selection; if its candidates are searched, so many of them at most.
 int maxima_words(const Spec& spec) {
   return spec.budget > 128 && spec.budget <= kMostSearchedBudget ? 512 : 256;
@@ -207,7 +219,9 @@ CudaDecode cuda_decode_of(const Spec& whole, const Tuning& tuning, Unit unit) {
                    : tuning.decode_threads == 0 ? kThreads
                                                 : tuning.decode_threads;
   const int warps = decode.threads / kWarp;
-  decode.terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
+  decode.bytes = tuning.scan == "bytes" && has_room_for_bytes(spec);
+  const int bit_terms = spec.estimator == Estimator::dot ? (spec.query_bits + 1) / 2 : spec.buckets - 1;
+  decode.terms = decode.bytes ? byte_terms(spec) : bit_terms;
   // Rows of 4 or 8 bytes share 16 with others, longer ones begin with 16 of their own.
   const int token_bytes = cuda.facts.code_bits *
                           static_cast<int>(cuda.words <= 2 ? cuda.words * 4 : round_up(cuda.words * 4, 16));
@@ -215,7 +229,10 @@ CudaDecode cuda_decode_of(const Spec& whole, const Tuning& tuning, Unit unit) {
   while (decode.piece > 16 && decode.piece * token_bytes > kMostPieceBytes)
     decode.piece /= 2;
   decode.piece_bytes = decode.piece * token_bytes;
-  decode.key_steps = static_cast<int>(ceil_div(cuda.words, 4));
+  decode.key_steps = key_steps(spec);
+  decode.columns = decode.bytes ? decode.terms : 2 * decode.terms;
+  decode.column_registers = decode.bytes ? 8 : 1;
+  decode.column_words = 4 * decode.key_steps * decode.column_registers;
   decode.maxima_words = maxima_words(spec);
   // Two 16-bit scores are compared at once by their spare top bits.
   decode.score_bytes = cuda.facts.key_forced + 2 < (1 << 15) ? 2 : 4;
@@ -223,7 +240,7 @@ CudaDecode cuda_decode_of(const Spec& whole, const Tuning& tuning, Unit unit) {
 
   const std::int64_t s = lists.selections;
   std::int64_t bytes = s * kExcesses * 4;
-  bytes += std::int64_t{spec.group} * 2 * decode.terms * decode.key_steps * 16;      // columns
+  bytes += std::int64_t{spec.group} * decode.columns * decode.column_words * 4;
   bytes += s * cuda.list_passes * cuda.pass_query_bytes;                             // queries
   bytes += s * lists.padded_heads * lists.chunks * cuda_shared_partial_bytes(spec);  // partials
   bytes += s * decode.maxima_words * 4;

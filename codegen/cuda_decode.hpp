@@ -18,7 +18,11 @@ Spec cuda_decode_spec(const Spec&, Unit);
 
 struct CudaDecode {
   int threads;  ///< of a block
-  int terms;    ///< binary columns of a query head come in pairs, one pair a term
+  bool bytes;   ///< columns of a query head are of bytes (scan=bytes), not of bits
+  int terms;    ///< that a score is the sum of: a column of bytes each, or a pair of columns of bits
+  int columns;  ///< of a query head
+  int column_words;
+  int column_registers;  ///< of a lane, for 128 elements
   int piece;    ///< tokens whose codes a warp scores together
   int piece_bytes;
   int key_steps;              ///< 128-bit pieces of a plane of codes

@@ -41,8 +41,9 @@ struct UnitTemplates {
 constexpr std::string_view kRotatingPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh",
                                              "cuda/group.cuh", "cuda/hadamard.cuh"};
 constexpr std::string_view kPlainPieces[]{"args.h", "cuda/convert.cuh", "cuda/element.cuh", "cuda/group.cuh"};
-constexpr std::string_view kDecodePieces[]{"args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh",
-                                           "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
+constexpr std::string_view kDecodePieces[]{
+    "args.h",           "cuda/convert.cuh", "cuda/binary_mma.cuh", "cuda/byte_mma.cuh", "cuda/byte_codes.cuh",
+    "cuda/element.cuh", "cuda/group.cuh",   "cuda/hadamard.cuh"};
 constexpr std::string_view kEncode[]{"cuda/launch.cuh", "cuda/row.cuh",        "cuda/place.cuh",
                                      "cuda/codes.cuh",  "cuda/copy_async.cuh", "cuda/encode_lanes.cuh",
                                      "cuda/encode.cuh", "cuda/check.cuh"};
@@ -100,7 +101,8 @@ class CudaGenerator final : public Generator {
     if (architecture < kOldestArchitecture) {
       refuse("target", target, "is older than the kernels can use", "the oldest is sm_80");
     }
-    if (tuning.scan != "popc") refuse("scan", tuning.scan, "is no scan variant of CUDA", "use scan=popc");
+    if (tuning.scan != "popc" && tuning.scan != "bytes")
+      refuse("scan", tuning.scan, "is no scan variant of CUDA", "use scan=popc");
     if (tuning.schedule == "cluster" && cuda_architecture(target) < 90) {
       refuse("schedule", tuning.schedule, "needs thread-block clusters, which came with sm_90",
              "use schedule=stages");

@@ -234,10 +234,12 @@ std::string decode_constants(const Spec& spec, const Tuning& tuning, Unit unit) 
   const CudaDecode decode = cuda_decode_of(spec, tuning, unit);
   std::string text = "\n// The decode kernel.\n";
   text += integer("kDecodeThreads", decode.threads);
+  text += boolean("kByteColumns", decode.bytes);
   text += integer("kTerms", decode.terms);
-  text += integer("kColumns", 2 * decode.terms);
+  text += integer("kColumns", decode.columns);
   text += integer("kKeySteps", decode.key_steps);
-  text += integer("kColumnWords", 4 * decode.key_steps);
+  text += integer("kColumnRegisters", decode.column_registers);
+  text += integer("kColumnWords", decode.column_words);
   text += integer("kMaximaWords", decode.maxima_words);
   text += integer("kPiece", decode.piece);
   text += integer("kPieceBytes", decode.piece_bytes);
@@ -299,8 +301,45 @@ std::string manhattan_rows(int key_planes, int terms) {
          "    score[half] = bias + sums[2 * half] - sums[2 * half + 1];\n  }\n";
 }
 
+/// Products of codes and integers, or of a key's [code >= level] and the query's steps.
+std::string byte_rows(int key_planes, bool dot, int terms) {
+  const auto list = [&](std::string_view array) {
+    std::string planes;
+    for (int plane = 0; plane < key_planes; ++plane)
+      planes += fmt::format("{}{}[{}][step]", plane == 0 ? "" : ", ", array, plane);
+    return planes;
+  };
+  std::string text =
+      "  int sums[4] = {0, 0, 0, 0};\n#pragma unroll\n  for (int step = 0; step < kKeySteps; ++step) {\n";
+  if (dot) {
+    text += fmt::format("    add_products<{}>(sums, {{{}}}, {{{}}}, columns[0] + step * kBytesOfWord);\n",
+                        key_planes, list("codes"), list("codes_below"));
+  } else {
+    for (const auto& [array, name] : {std::pair{"codes", "row"}, std::pair{"codes_below", "row_below"}}) {
+      text += fmt::format("    unsigned {}[{}];\n    {{\n", name, terms);
+      for (int plane = 0; plane < key_planes; ++plane)
+        text += fmt::format("      const unsigned c{} = {}[{}][step];\n", plane, array, plane);
+      for (int level = 1; level <= terms; ++level)
+        text += fmt::format("      {}[{}] = {};\n", name, level - 1, thermometer(key_planes, level));
+      text += "    }\n";
+    }
+    for (int term = 0; term < terms; ++term) {
+      text += fmt::format(
+          "    add_products<1>(sums, {{row[{0}]}}, {{row_below[{0}]}}, columns[{0}] + step * "
+          "kBytesOfWord);\n",
+          term);
+    }
+  }
+  return text + fmt::format(
+                    "  }}\n#pragma unroll\n  for (int half = 0; half < 2; ++half) {{\n"
+                    "    score[half] = bias + {}sums[2 * half];\n  }}\n",
+                    dot ? "2 * " : "");
+}
+
 std::string score_rows(const Spec& spec, const Tuning& tuning) {
-  const int planes = facts_of(spec).code_bits, terms = cuda_decode_of(spec, tuning, Unit::decode).terms;
+  const CudaDecode decode = cuda_decode_of(spec, tuning, Unit::decode);
+  const int planes = facts_of(spec).code_bits, terms = decode.terms;
+  const bool dot = spec.estimator == Estimator::dot;
   return fmt::format(R"(
 /// Scores of this lane's tokens, rows lane / 4 and lane / 4 + 8 of 16, for query head lane % 4 of a round:
 /// order key + 1.
@@ -308,12 +347,13 @@ std::string score_rows(const Spec& spec, const Tuning& tuning) {
 /// @param columns             of column lane / 4 of every term
 __device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKeySteps],
                                            const unsigned (&codes_below)[kPlanes][kKeySteps],
-                                           const unsigned (&columns)[kTerms][kKeySteps], int bias,
-                                           int (&score)[2]) {{
+                                           const unsigned (&columns)[kTerms][kKeySteps * kColumnRegisters],
+                                           int bias, int (&score)[2]) {{
 {}}}
 )",
-                     spec.estimator == Estimator::dot ? dot_rows(planes, spec.query_bits, terms)
-                                                      : manhattan_rows(planes, terms));
+                     decode.bytes ? byte_rows(planes, dot, terms)
+                     : dot        ? dot_rows(planes, spec.query_bits, terms)
+                                  : manhattan_rows(planes, terms));
 }
 
 }  // namespace

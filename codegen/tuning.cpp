@@ -22,7 +22,7 @@ constexpr std::array<std::string_view, 1> kCpuSchedules{"stages"};
 constexpr std::array<int, 6> kCudaClusters{0, 1, 2, 3, 4, 8};
 constexpr std::array<int, 1> kCpuClusters{0};
 constexpr std::array<int, 1> kCpuDecodeThreads{0};
-constexpr std::array<std::string_view, 1> kCudaScans{"popc"};
+constexpr std::array<std::string_view, 2> kCudaScans{"popc", "bytes"};
 constexpr std::array<std::string_view, 1> kCpuScans{"table"};
 constexpr IntegerRange kScanTiles{64, 65536, 64};
 constexpr IntegerRange kCudaChunks{kCudaTile, 4096, kCudaTile};

@@ -12,7 +12,8 @@ namespace adamas::codegen {
 struct Tuning {
   std::string schedule;  ///< of decode: "stages", or "cluster" (cuda): one launch where the shape fits
   int cluster = 0;       ///< cluster: blocks that answer a row and K/V head, 1, 2, 3, 4, 8; 0: by the plan's shape
-  std::string scan;      ///< scan variant: "popc" (cuda), "table" (cpu)
+  std::string scan;      ///< scan variant: "table" (cpu); cuda: "popc", or "bytes": the decode kernel multiplies bytes, not
+                         ///< bits, where it has registers for them (up to 128 elements; manhattan: 4 buckets)
   int scan_tile = 0;     ///< tokens one scan work item scores, a multiple of 64
   int chunk = 0;         ///< selected tokens reduced together: fixes the order of the attention sums
   int dense_chunk = 0;   ///< the same for rows that attend to all tokens; cuda: at most, see cuda_facts.hpp

@@ -152,7 +152,7 @@ struct Threshold {
 /// longer.
 struct alignas(128) DecodeShared {
   alignas(16) unsigned excesses[kSelections][kExcesses];         ///< how many candidates of the row have each
-  alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as binary columns
+  alignas(16) unsigned columns[kGroup][kColumns][kColumnWords];  ///< queries as columns of bits or bytes
   alignas(16) PassQueries queries[kSelections][kListPasses];
   alignas(
       16) float partials[kSelections * kListPasses * kListHeadsAtOnce][kChunksPerList][kSharedPartialFloats];

@@ -1,6 +1,6 @@
-// Scan of the decode kernel: codes -> scores in shared memory, on binary tensor cores. A warp takes 16 tokens
-// as rows and the bits of four query heads as columns; what its lanes count, score_rows of the generated part
-// turns into scores.
+// Scan of the decode kernel: codes -> scores in shared memory, on tensor cores. A warp takes 16 tokens as
+// rows and four query heads as columns, bit by bit, or byte by byte where bits are emulated (kByteColumns);
+// what its lanes count, score_rows of the generated part turns into scores.
 #pragma once
 
 #include "templates/cuda/binary_mma.cuh"
@@ -17,6 +17,13 @@ constexpr bool kSharedList = kSelections == 1 && kGroup > 1;  ///< a token's sco
 __device__ __forceinline__ unsigned column_bit(int integer, int column) {
   if constexpr (kDot) return column < kQueryPlanes ? static_cast<unsigned>(integer) >> column & 1u : 0u;
   return static_cast<unsigned>(integer > column / 2) ^ static_cast<unsigned>(column % 2);
+}
+
+/// Byte of an integer in a column. manhattan: column t counts a key's [code > t] for [integer > t] or against
+/// it.
+__device__ __forceinline__ int column_byte(int integer, int column) {
+  if constexpr (kDot) return integer;
+  return integer > column ? 1 : -1;
 }
 
 /// Query heads -> columns and biases in shared memory, a warp a head.
@@ -40,6 +47,16 @@ __device__ __forceinline__ void prepare_columns(const Args& args, int row_index,
     if (lane_index() == 0) shared.bias[member] = kScoreLimit + 1 - (kDot ? kBuckets - 1 : 1) * sum;
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
+      if constexpr (kByteColumns) {
+        auto* const bytes = reinterpret_cast<signed char*>(shared.columns[member][column]);
+#pragma unroll
+        for (int j = 0; j < 4 * kKeySteps; ++j) {  // in the order of spread, and nothing past the end
+          const int byte =
+              j < kWords && holds_element(j) ? column_byte(integers[min(j, kWords - 1)], column) : 0;
+          bytes[j * kWarp + lane_index() % 8 * 4 + lane_index() / 8] = static_cast<signed char>(byte);
+        }
+        continue;
+      }
       unsigned bits[kWords];
 #pragma unroll
       for (int j = 0; j < kWords; ++j) {
@@ -51,27 +68,35 @@ __device__ __forceinline__ void prepare_columns(const Args& args, int row_index,
   }
 }
 
-/// A lane's words of the columns of a round's query heads: column lane / 4 of each term. Tokens that share a
-/// unit have columns of their own, with bits where their words are.
+/// Tokens that share a unit have columns of their own, with bits where their words are. Columns of bytes take
+/// too many registers for that: there the tokens' words are cleared.
+constexpr int kPlacesOfColumns = kByteColumns ? 1 : kTokensPerUnit;
+
+/// A lane's words of the columns of a round's query heads: column lane / 4 of each term. Of bytes a head has
+/// every second column.
 struct RoundColumns {
-  unsigned words[kTokensPerUnit][kTerms][kKeySteps];
+  unsigned words[kPlacesOfColumns][kTerms][kKeySteps * kColumnRegisters];
   int bias;  ///< of this lane's query head, lane % 4 of the round; far below every score if there is none
 };
 
 __device__ __forceinline__ void load_columns(const DecodeShared& shared, int round, RoundColumns& columns) {
   const int member = round * 4 + lane_index() / 8, mine = round * 4 + lane_index() % 4;
 #pragma unroll
-  for (int place = 0; place < kTokensPerUnit; ++place) {
-    const int first = kTokensPerUnit > 1 ? lane_index() % 4 - place * kWords : lane_index() % 4;
-    const bool has_word = kTokensPerUnit == 1 || (first >= 0 && first < kWords);
+  for (int place = 0; place < kPlacesOfColumns; ++place) {
+    int first = kTokensPerUnit > 1 ? lane_index() % 4 - place * kWords : lane_index() % 4;
+    bool has_word = kTokensPerUnit == 1 || (first >= 0 && first < kWords);
+    if constexpr (kByteColumns) {
+      if (kTokensPerUnit > 1) first %= kWords;
+      has_word = lane_index() / 4 % 2 == 0;
+    }
 #pragma unroll
     for (int term = 0; term < kTerms; ++term) {
+      const int column = kByteColumns ? term : 2 * term + lane_index() / 4 % 2;
 #pragma unroll
-      for (int step = 0; step < kKeySteps; ++step) {
-        columns.words[place][term][step] =
-            member < kGroup && has_word
-                ? shared.columns[member][2 * term + lane_index() / 4 % 2][4 * step + first]
-                : 0u;
+      for (int i = 0; i < kKeySteps * kColumnRegisters; ++i) {
+        const int word = (4 * (i / kColumnRegisters) + first) * kColumnRegisters + i % kColumnRegisters;
+        columns.words[place][term][i] =
+            member < kGroup && has_word ? shared.columns[member][column][word] : 0u;
       }
     }
   }
@@ -94,8 +119,14 @@ __device__ __forceinline__ LaneScores score_piece(const PieceWords& piece, const
     unsigned codes[kPlanes][kKeySteps], codes_below[kPlanes][kKeySteps];
     words_of_token(piece, token, codes);
     words_of_token(piece, token + kUnit, codes_below);
+    if (kByteColumns && kUnit > 1 && lane_index() % 4 / kWords != pair % kUnit) {
+#pragma unroll
+      for (int plane = 0; plane < kPlanes; ++plane) {
+        codes[plane][0] = codes_below[plane][0] = 0;
+      }
+    }
     int score[2];
-    score_rows(codes, codes_below, columns.words[pair % kUnit], columns.bias, score);
+    score_rows(codes, codes_below, columns.words[pair % kUnit % kPlacesOfColumns], columns.bias, score);
     if constexpr (kSharedList && kGroup % 4 != 0) {  // a head that does not exist is never the best
       score[0] = max(score[0], 0), score[1] = max(score[1], 0);
     }
@@ -233,6 +264,13 @@ __device__ __forceinline__ void scan_slice(const Cluster& cluster, const Row& ro
 #pragma unroll kSharedList ? 1 : kRounds
     for (int round = 0; round < kRounds; ++round) {
       if (kRounds > 1) load_columns(shared, round, columns);
+      if constexpr (kByteColumns && kSharedList && kRounds > 1) {
+        // Made of the codes anew: kept from round to round, their bytes would take too many registers.
+#pragma unroll
+        for (unsigned& word : piece.words) {
+          asm volatile("" : "+r"(word));
+        }
+      }
       LaneScores lane = score_piece(piece, columns);
       if constexpr (kSharedList) {
 #pragma unroll

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "templates/cuda/binary_mma.cuh"
+#include "templates/cuda/byte_codes.cuh"
 #include "templates/cuda/element.cuh"
 #include "templates/cuda/group.cuh"
 #include "templates/cuda/hadamard.cuh"
@@ -142,9 +143,11 @@ __device__ __forceinline__ int score_words(const unsigned (&codes)[kPlanes][kWor
 
 // The decode kernel.
 inline constexpr int kDecodeThreads = 512;
+inline constexpr bool kByteColumns = false;
 inline constexpr int kTerms = 2;
 inline constexpr int kColumns = 4;
 inline constexpr int kKeySteps = 1;
+inline constexpr int kColumnRegisters = 1;
 inline constexpr int kColumnWords = 4;
 inline constexpr int kMaximaWords = 256;
 inline constexpr int kPiece = 64;
@@ -159,8 +162,8 @@ using Score = unsigned short;
 /// @param columns             of column lane / 4 of every term
 __device__ __forceinline__ void score_rows(const unsigned (&codes)[kPlanes][kKeySteps],
                                            const unsigned (&codes_below)[kPlanes][kKeySteps],
-                                           const unsigned (&columns)[kTerms][kKeySteps], int bias,
-                                           int (&score)[2]) {
+                                           const unsigned (&columns)[kTerms][kKeySteps * kColumnRegisters],
+                                           int bias, int (&score)[2]) {
   int c0_0[4] = {0, 0, 0, 0};
   int c0_1[4] = {0, 0, 0, 0};
   int c1_0[4] = {0, 0, 0, 0};

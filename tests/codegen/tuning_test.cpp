@@ -69,7 +69,7 @@ TEST_CASE("a bad value is refused with its rule and the nearest valid value") {
       {"sm_80", "threads=0", "threads", "must be 32..512, a multiple of 32", "32"},
       {"sm_80", "threads=100", "threads", "must be 32..512, a multiple of 32", "96"},
       {"x86-64-v3", "threads=8", "threads", "must be 0", "0"},
-      {"sm_80", "scan=table", "scan", "must be popc", "popc"},
+      {"sm_80", "scan=table", "scan", "must be popc or bytes", "popc"},
       {"x86-64-v3", "scan=popc", "scan", "must be table", "table"},
   };
   for (const Row& row : rows) {

@@ -11,8 +11,10 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "codegen/cuda_decode.hpp"
 #include "codegen/format.hpp"
 #include "codegen/generator.hpp"
 #include "codegen/target.hpp"
@@ -50,26 +52,43 @@ inline constexpr const char* kMatrixSpecs[] = {
     "head_dim=80 value_dim=512 group=5 kv_type=f8e4m3fn cache_form=contiguous",
 };
 
-inline std::vector<Unit> units_of(const std::string& spec_text, const std::string& target) {
-  const Spec spec = Spec::parse(spec_text);
-  return cuda_generator().units(spec, cuda_generator().default_tuning(spec, target), target);
-}
-
 struct MatrixJob {
   NvrtcCompiler* compiler;
-  std::string spec, target;
+  std::string spec, tuning, target;
   Unit unit;
 
   std::string text() const {
-    return fmt::format("[{}] {} for {} by NVRTC {}", spec, name(unit), target, compiler->library().version());
+    return fmt::format("[{}] [{}] {} for {} by NVRTC {}", spec, tuning, name(unit), target,
+                       compiler->library().version());
   }
 };
+
+/// All units with the default Tuning, and where bits are emulated the decode units with bytes in their place.
+/// Not decode_long: of a cache of pointers with two tables it keeps two words of its attention in memory on
+/// sm_100a.
+inline std::vector<MatrixJob> jobs_of(NvrtcCompiler* compiler, const std::string& spec_text,
+                                      const std::string& target) {
+  constexpr int kEmulatesBits = 100;
+  const Spec spec = Spec::parse(spec_text);
+  std::vector<MatrixJob> jobs;
+  for (const std::string tuning_text : {"", "schedule=cluster scan=bytes"}) {
+    if (!tuning_text.empty() && cuda_architecture(target) < kEmulatesBits) continue;
+    const Tuning tuning = Tuning::parse(tuning_text, spec, target);
+    for (const Unit unit : cuda_generator().units(spec, tuning, target)) {
+      const bool wanted = tuning_text.empty() || (decodes(unit) && unit != Unit::decode_long &&
+                                                  cuda_decode_of(spec, tuning, unit).bytes);
+      if (!wanted) continue;
+      jobs.push_back({compiler, spec_text, tuning_text, target, unit});
+    }
+  }
+  return jobs;
+}
 
 /// Compiles one unit. @return what is wrong with it, or nothing
 inline std::string problem_of(const MatrixJob& job) {
   const Generator& generator = cuda_generator();
   const Spec spec = Spec::parse(job.spec);
-  const Tuning tuning = generator.default_tuning(spec, job.target);
+  const Tuning tuning = Tuning::parse(job.tuning, spec, job.target);
   generator.check(spec, tuning, job.target);
   const PtxasReport report =
       job.compiler->ptxas_report({.name = fmt::format("{}.cu", name(job.unit)),
@@ -148,9 +167,8 @@ void check_matrix(const Wanted& wanted) {
         if (!wanted(s, t, c, compilers.size())) continue;
         // An NVRTC older than an architecture refuses it by name.
         auto& list = knows(compilers[c]->library(), kMatrixTargets[t]) ? jobs : refused;
-        for (const Unit unit : units_of(kMatrixSpecs[s], kMatrixTargets[t])) {
-          list.push_back({compilers[c].get(), kMatrixSpecs[s], kMatrixTargets[t], unit});
-        }
+        for (MatrixJob& job : jobs_of(compilers[c].get(), kMatrixSpecs[s], kMatrixTargets[t]))
+          list.push_back(std::move(job));
       }
     }
   }

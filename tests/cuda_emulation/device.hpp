@@ -213,6 +213,28 @@ inline void count_common_bits(int (&counts)[4], unsigned row, unsigned row_below
   }
 }
 
+// ---- byte_mma.cuh
+
+inline void add_byte_products(int (&sums)[4], const unsigned (&row)[2], const unsigned (&row_below)[2],
+                              const unsigned (&column)[2]) {
+  const unsigned lane = current_thread.x % 32, first_of_row = lane / 4 * 4, column_pair = lane % 4 * 2;
+  for (unsigned half = 0; half < 2; ++half) {
+    std::uint64_t rows[4];
+    std::copy_n(exchange("rows of mma", row[half] | std::uint64_t{row_below[half]} << 32) + first_of_row, 4,
+                rows);
+    const std::uint64_t* columns = exchange("columns of mma", column[half]);
+    for (unsigned c = 0; c < 2; ++c) {
+      for (unsigned word = 0; word < 4; ++word) {
+        for (unsigned shift = 0; shift < 32; shift += 8) {
+          const int value = static_cast<std::int8_t>(columns[(column_pair + c) * 4 + word] >> shift & 0xff);
+          sums[c] += value * static_cast<int>(rows[word] >> shift & 0xff);
+          sums[2 + c] += value * static_cast<int>(rows[word] >> (32 + shift) & 0xff);
+        }
+      }
+    }
+  }
+}
+
 // ---- copy_async.cuh
 
 template <class Words>

@@ -33,8 +33,9 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 }
 
 /// Templates that hold PTX: device.hpp has their functions in C++.
-constexpr std::string_view kPtx[]{"cuda/convert.cuh",     "cuda/binary_mma.cuh", "cuda/copy_async.cuh",
-                                  "cuda/tensor_core.cuh", "cuda/cluster.cuh",    "cuda/launch.cuh"};
+constexpr std::string_view kPtx[]{"cuda/convert.cuh",    "cuda/binary_mma.cuh",  "cuda/byte_mma.cuh",
+                                  "cuda/copy_async.cuh", "cuda/tensor_core.cuh", "cuda/cluster.cuh",
+                                  "cuda/launch.cuh"};
 
 /// One unit as C++. Changed are the pieces with PTX, dynamic shared memory, which every running block has its
 /// own of, and the linkage of entry points, whose names repeat in every Spec.

@@ -1,7 +1,7 @@
 // The Specs whose CUDA source the emulation compiles for the CPU. Small budgets and blocks keep it quick;
 // between them they reach every branch of the templates: each family of Hadamard sizes, code widths, both
 // estimators and scopes, 16-bit and 32-bit order keys and scores on chip, one and several rounds of four
-// query heads, every cache form and type. Two are too large for the decode unit.
+// query heads, every cache form and type, columns of bits and of bytes. One is too large for the decode unit.
 #pragma once
 
 namespace adamas::cuda_emulation {
@@ -45,6 +45,12 @@ inline constexpr EmulatedSpec kSpecs[] = {
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
     {"group=4 budget=48 cache_form=pointers page_size=32 tables=split",
      "scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=128"},
+    {"head_dim=80 group=6 budget=40 buckets=8 query_bits=8 page_size=16",
+     "scan=bytes scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"head_dim=32 value_dim=64 group=3 budget=24 estimator=manhattan cache_form=slots",
+     "scan=bytes scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
+    {"head_dim=64 group=5 scope=kv_head budget=40 buckets=16 query_bits=3 cache_form=contiguous",
+     "scan=bytes scan_tile=64 chunk=32 dense_chunk=32 threads=64 decode_threads=64"},
 };
 
 }  // namespace adamas::cuda_emulation

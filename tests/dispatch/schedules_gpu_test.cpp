@@ -63,6 +63,11 @@ TEST_CASE_TEMPLATE("cuda: fixed scenarios in clusters of 3, of small blocks", Pa
                    ScenarioPart<1>, ScenarioPart<2>, ScenarioPart<3>) {
   check_fixed_scenarios_with("cluster=3 decode_threads=128", Part::kIndex);
 }
+// What later architectures need, where multiplications of bits are emulated.
+TEST_CASE_TEMPLATE("cuda: fixed scenarios with columns of bytes", Part, ScenarioPart<0>, ScenarioPart<1>,
+                   ScenarioPart<2>, ScenarioPart<3>) {
+  check_fixed_scenarios_with("scan=bytes", Part::kIndex);
+}
 TEST_CASE("cuda: random scenarios in clusters of 8") { check_random_scenarios("cluster=8"); }
 TEST_CASE("cuda: guarantees in clusters of any size") {
   for (const char* tuning : {"cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8"})
@@ -84,8 +89,8 @@ TEST_CASE("cuda: every schedule gives the same bits") {
       return problem.decode();
     };
     const Attended want = decode("");
-    for (const char* tuning :
-         {kStages, "cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8", "decode_threads=128"}) {
+    for (const char* tuning : {kStages, "cluster=1", "cluster=2", "cluster=3", "cluster=4", "cluster=8",
+                               "decode_threads=128", "scan=bytes"}) {
       INFO(tuning);
       const Attended found = decode(tuning);
       CHECK(found.out == want.out);
