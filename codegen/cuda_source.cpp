@@ -274,24 +274,26 @@ std::string dot_rows(int key_planes, int query_bits, int terms) {
          sum + ");\n  }\n";
 }
 
-/// manhattan: a key's plane [code >= j] has in common with the query's what the distance loses, and with the
-/// opposite of the query's what it gains.
-std::string manhattan_rows(int key_planes, int terms) {
-  std::string loop;
-  const auto planes = [&](std::string_view array) {
-    std::string text;
+/// Words [code >= level] of a key and the one below it: row[level - 1], row_below[level - 1].
+std::string level_words(int key_planes, int levels) {
+  std::string text;
+  for (const auto& [array, name] : {std::pair{"codes", "row"}, std::pair{"codes_below", "row_below"}}) {
+    text += fmt::format("    unsigned {}[{}];\n    {{\n", name, levels);
     for (int plane = 0; plane < key_planes; ++plane) {
       text += fmt::format("      const unsigned c{} = {}[{}][step];\n", plane, array, plane);
     }
-    return text;
-  };
-  for (const auto& [array, name] : {std::pair{"codes", "row"}, std::pair{"codes_below", "row_below"}}) {
-    loop += fmt::format("    unsigned {}[{}];\n    {{\n{}", name, terms, planes(array));
-    for (int level = 1; level <= terms; ++level) {
-      loop += fmt::format("      {}[{}] = {};\n", name, level - 1, thermometer(key_planes, level));
+    for (int level = 1; level <= levels; ++level) {
+      text += fmt::format("      {}[{}] = {};\n", name, level - 1, thermometer(key_planes, level));
     }
-    loop += "    }\n";
+    text += "    }\n";
   }
+  return text;
+}
+
+/// manhattan: a key's plane [code >= j] has in common with the query's what the distance loses, and with the
+/// opposite of the query's what it gains.
+std::string manhattan_rows(int key_planes, int terms) {
+  std::string loop = level_words(key_planes, terms);
   for (int term = 0; term < terms; ++term) {
     loop += multiplication("sums", fmt::format("row[{}]", term), fmt::format("row_below[{}]", term), term);
   }
@@ -315,14 +317,7 @@ std::string byte_rows(int key_planes, bool dot, int terms) {
     text += fmt::format("    add_products<{}>(sums, {{{}}}, {{{}}}, columns[0] + step * kBytesOfWord);\n",
                         key_planes, list("codes"), list("codes_below"));
   } else {
-    for (const auto& [array, name] : {std::pair{"codes", "row"}, std::pair{"codes_below", "row_below"}}) {
-      text += fmt::format("    unsigned {}[{}];\n    {{\n", name, terms);
-      for (int plane = 0; plane < key_planes; ++plane)
-        text += fmt::format("      const unsigned c{} = {}[{}][step];\n", plane, array, plane);
-      for (int level = 1; level <= terms; ++level)
-        text += fmt::format("      {}[{}] = {};\n", name, level - 1, thermometer(key_planes, level));
-      text += "    }\n";
-    }
+    text += level_words(key_planes, terms);
     for (int term = 0; term < terms; ++term) {
       text += fmt::format(
           "    add_products<1>(sums, {{row[{0}]}}, {{row_below[{0}]}}, columns[{0}] + step * "

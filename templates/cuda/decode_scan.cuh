@@ -26,6 +26,17 @@ __device__ __forceinline__ int column_byte(int integer, int column) {
   return integer > column ? 1 : -1;
 }
 
+/// Column `column` of bytes of a query head. By a warp.
+__device__ __forceinline__ void store_bytes(const int (&integers)[kWords], int column,
+                                            unsigned (&to)[kColumnWords]) {
+  auto* const bytes = reinterpret_cast<signed char*>(to);
+#pragma unroll
+  for (int j = 0; j < 4 * kKeySteps; ++j) {  // in the order of spread, and nothing past the end
+    const int byte = j < kWords && holds_element(j) ? column_byte(integers[min(j, kWords - 1)], column) : 0;
+    bytes[j * kWarp + lane_index() % 8 * 4 + lane_index() / 8] = static_cast<signed char>(byte);
+  }
+}
+
 /// Query heads -> columns and biases in shared memory, a warp a head.
 /// @param first  query head `warp_index()` of the group, if there is one
 __device__ __forceinline__ void prepare_columns(const Args& args, int row_index, int kv_head,
@@ -48,13 +59,7 @@ __device__ __forceinline__ void prepare_columns(const Args& args, int row_index,
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
       if constexpr (kByteColumns) {
-        auto* const bytes = reinterpret_cast<signed char*>(shared.columns[member][column]);
-#pragma unroll
-        for (int j = 0; j < 4 * kKeySteps; ++j) {  // in the order of spread, and nothing past the end
-          const int byte =
-              j < kWords && holds_element(j) ? column_byte(integers[min(j, kWords - 1)], column) : 0;
-          bytes[j * kWarp + lane_index() % 8 * 4 + lane_index() / 8] = static_cast<signed char>(byte);
-        }
+        store_bytes(integers, column, shared.columns[member][column]);
         continue;
       }
       unsigned bits[kWords];
