@@ -115,11 +115,6 @@ int smallest_part(const Spec& spec, const Tuning& tuning, const CudaDecode& deco
   return smallest;
 }
 
-Stage stage_of(Unit unit) {
-  if (unit == Unit::decode_pair) return Stage::decode_pair;
-  return unit == Unit::decode_long ? Stage::decode_long : Stage::decode;
-}
-
 /// The launch of a unit, and whether two of its blocks share a multiprocessor.
 struct Launch {
   Grid grid;
@@ -168,7 +163,7 @@ std::optional<Launch> launch_of(const Spec& whole, const Tuning& tuning, Unit un
                            .z = static_cast<std::uint32_t>(rows),
                            .threads = static_cast<std::uint32_t>(decode.threads),
                            .shared_bytes = static_cast<std::uint32_t>(bytes + *stages * stage_bytes),
-                           .stage = stage_of(unit),
+                           .stage = cuda_decode_stage(unit),
                            .ring_stages = static_cast<std::uint32_t>(*stages),
                            .smallest_part = static_cast<std::uint32_t>(smallest),
                            .inbox_words = static_cast<std::uint32_t>(inbox_words(spec, blocks)),
@@ -188,6 +183,11 @@ bool gains_from_pairs(const Shape& shape, const Grid& grid) {
 }
 
 }  // namespace
+
+Stage cuda_decode_stage(Unit unit) {
+  if (unit == Unit::decode_pair) return Stage::decode_pair;
+  return unit == Unit::decode_long ? Stage::decode_long : Stage::decode;
+}
 
 Spec cuda_decode_spec(const Spec& spec, Unit unit) {
   const int lists = facts_of(spec).selections_per_kv_head;
@@ -240,7 +240,7 @@ CudaDecode cuda_decode_of(const Spec& whole, const Tuning& tuning, Unit unit) {
 
   const std::int64_t s = lists.selections;
   std::int64_t bytes = s * kExcesses * 4;
-  bytes += std::int64_t{spec.group} * decode.columns * decode.column_words * 4;
+  bytes += std::int64_t{spec.group} * decode.columns * decode.column_words * 4;      // columns
   bytes += s * cuda.list_passes * cuda.pass_query_bytes;                             // queries
   bytes += s * lists.padded_heads * lists.chunks * cuda_shared_partial_bytes(spec);  // partials
   bytes += s * decode.maxima_words * 4;

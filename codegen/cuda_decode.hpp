@@ -16,6 +16,9 @@ namespace adamas::codegen {
 /// clusters of its own, which scan the same codes, as if there were more K/V heads of fewer query heads.
 Spec cuda_decode_spec(const Spec&, Unit);
 
+/// The one stage of a decode unit.
+Stage cuda_decode_stage(Unit);
+
 struct CudaDecode {
   int threads;  ///< of a block
   bool bytes;   ///< columns of a query head are of bytes (scan=bytes), not of bits

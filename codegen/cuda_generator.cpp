@@ -163,8 +163,7 @@ class CudaGenerator final : public Generator {
       text += '\n';
       text += embedded_template(path);
     }
-    if (unit == Unit::decode_pair) rename_entry(text, Stage::decode, Stage::decode_pair);
-    if (unit == Unit::decode_long) rename_entry(text, Stage::decode, Stage::decode_long);
+    if (decodes(unit)) rename_entry(text, Stage::decode, cuda_decode_stage(unit));
     return text;
   }
 

@@ -11,7 +11,7 @@ namespace adamas::codegen {
 
 /// Constants, then the functions that the templates of some units call: rotate and bucket_of where vectors
 /// are encoded, score_words in the select unit, score_rows in the decode unit.
-/// @param head_parts  see cuda_head_parts; the Spec is cuda_decode_spec's where there are several
+/// @param head_parts  of a group that have clusters of their own; the Spec is then cuda_decode_spec's
 std::string cuda_specialization(const Spec&, const Tuning&, std::span<const Unit> units, int head_parts = 1);
 
 }  // namespace adamas::codegen

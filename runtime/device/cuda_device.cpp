@@ -109,7 +109,7 @@ class CudaModule final : public Module {
     const Current current(*context_);
     current.checked();
     const CUresult result = begins_early_[index(stage)]
-                                ? launch_with_attributes(stage, grid, parameters, stream)
+                                ? launch_early(stage, grid, parameters, stream)
                                 : cuda_driver().cuLaunchKernel(
                                       function, grid.x, grid.y, grid.z, grid.threads, 1, 1, grid.shared_bytes,
                                       static_cast<CUstream>(stream), parameters, nullptr);
@@ -124,20 +124,13 @@ class CudaModule final : public Module {
  private:
   static std::size_t index(Stage stage) { return static_cast<std::size_t>(stage); }
 
-  /// A launch of clusters, or one that may begin while the kernel before it ends: such a kernel waits for
-  /// that itself.
-  CUresult launch_with_attributes(Stage stage, const codegen::Grid& grid, void** parameters,
-                                  Stream stream) const {
+  /// A launch that may begin while the kernel before it ends: it waits for that itself.
+  CUresult launch_early(Stage stage, const codegen::Grid& grid, void** parameters, Stream stream) const {
     std::array<CUlaunchAttribute, 2> attributes{};
-    unsigned count = 0;
-    if (in_clusters(stage)) {
-      attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-      attributes[count++].value.clusterDim = {grid.cluster, 1, 1};
-    }
-    if (begins_early_[index(stage)]) {
-      attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-      attributes[count++].value.programmaticStreamSerializationAllowed = 1;
-    }
+    attributes[0].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attributes[0].value.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attributes[1].value.clusterDim = {grid.cluster, 1, 1};
     CUlaunchConfig config{};
     config.gridDimX = grid.x;
     config.gridDimY = grid.y;
@@ -147,7 +140,7 @@ class CudaModule final : public Module {
     config.sharedMemBytes = grid.shared_bytes;
     config.hStream = static_cast<CUstream>(stream);
     config.attrs = attributes.data();
-    config.numAttrs = count;
+    config.numAttrs = in_clusters(stage) ? 2 : 1;
     return cuda_driver().cuLaunchKernelEx(&config, functions_[index(stage)], parameters, nullptr);
   }
 

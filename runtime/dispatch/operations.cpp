@@ -194,7 +194,7 @@ void decode_at_once(const Plan& plan, const adamas_call& call, Stream stream) {
   args.smallest_part = static_cast<int>(grid.smallest_part);
   args.inbox_words = static_cast<int>(grid.inbox_words);
   args.chunks = static_cast<int>(grid.chunks);
-  args.kv_heads = static_cast<int>(grid.y);
+  args.kv_heads = static_cast<int>(grid.y);  // parts of a group count as K/V heads of their own
   if (appends_at_once(plan)) {
     args.slots = call.append_slots;
     args.key_thresholds = call.key_thresholds;

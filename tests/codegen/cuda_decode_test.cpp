@@ -33,6 +33,9 @@ TEST_CASE("cuda decode: which kernel sets have it") {
   CHECK_FALSE(has_decode("", "", "sm_80"));    // no clusters
   CHECK_FALSE(has_decode("", "", "sm_100a"));  // binary tensor-core operations are emulated
   CHECK(has_decode("", "schedule=cluster", "sm_100a"));
+  CHECK(has_decode("group=8"));
+  CHECK(has_decode("group=9"));
+  CHECK(has_decode("group=9 scope=kv_head"));  // one list a K/V head
   CHECK(has_decode("group=32"));
   CHECK(has_decode("budget=1024"));
   CHECK_FALSE(has_decode("budget=1025"));
@@ -73,12 +76,12 @@ TEST_CASE("cuda decode: long rows have clusters of fewer lists") {
   const auto stage = [](const std::string& spec, std::int64_t tokens) {
     const auto grid = grid_of(spec, 1, 8, tokens);
     REQUIRE(grid);
-    for (const Unit unit :
-         cuda_decode_units(Spec::parse(spec), Tuning::parse("", Spec::parse(spec), kTarget), kTarget)) {
+    const Spec parsed = Spec::parse(spec);
+    const Tuning tuning = Tuning::parse("", parsed, kTarget);
+    const Shape shape{.batch = 64, .kv_heads = 8, .max_tokens = tokens, .processors = kProcessors};
+    for (const Unit unit : cuda_decode_units(parsed, tuning, kTarget)) {
       CAPTURE(std::string(name(unit)));
-      CHECK(cuda_decode_may_launch(
-                unit, Spec::parse(spec), Tuning::parse("", Spec::parse(spec), kTarget), kTarget,
-                {.batch = 64, .kv_heads = 8, .max_tokens = tokens, .processors = kProcessors}) ==
+      CHECK(cuda_decode_may_launch(unit, parsed, tuning, kTarget, shape) ==
             (unit == Unit::decode_pair ? grid->stage != Stage::decode_long : unit == unit_of(grid->stage)));
     }
     return grid->stage;
@@ -113,6 +116,7 @@ TEST_CASE("cuda decode: as many blocks a cluster as run at once, and no fewer th
   CHECK(grid_of("group=4", 1, 8, 32768, "cluster=4")->cluster == 4);
   CHECK_FALSE(grid_of("group=4", 1, 8, 131072, "cluster=2"));
   // Beyond the largest cluster.
+  CHECK(grid_of("group=8", 1, 8, 32768));
   CHECK(grid_of("group=8", 1, 8, 131072));
   CHECK_FALSE(grid_of("", 1, 65536, 1024));
   CHECK_FALSE(grid_of("group=32", 1, 8192, 1024));

@@ -58,14 +58,10 @@ std::string emulated_unit(std::size_t index, Unit unit) {
       throw std::runtime_error("PTX in another place");
   }
   replace_all(source, "extern \"C\" ", "");
-  for (const auto& [of, alignment] : {std::pair{Unit::encode, 16},
-                                      {Unit::attend, 16},
-                                      {Unit::decode, 128},
-                                      {Unit::decode_pair, 128},
-                                      {Unit::decode_long, 128}}) {
-    if (unit != of) continue;
+  if (unit != Unit::select) {
     replace_all(source,
-                fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];", alignment),
+                fmt::format("extern __shared__ __align__({}) unsigned char dynamic_shared[];",
+                            decodes(unit) ? 128 : 16),
                 "");
   }
   // Blocks of a cluster run at once, so a static variable would be shared by all of them.

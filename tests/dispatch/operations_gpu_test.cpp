@@ -1,6 +1,8 @@
 // Every operation against the oracle on the GPU: the scenarios that the CPU passes.
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "tests/dispatch/scenario.hpp"
 
 namespace adamas::tests {
@@ -12,11 +14,15 @@ TEST_CASE_TEMPLATE("cuda: fixed scenarios", Part, ScenarioPart<0>, ScenarioPart<
 
 // Chunks of rows that attend to all grow with the row, from the shortest to the longest.
 TEST_CASE("cuda: long rows that attend to all") {
-  check_scenario(Context("cuda:0"), {.spec = "head_dim=16 group=1 budget=64 page_size=64",
-                                     .lengths = {33001, 20000, 9000, 300},
-                                     .kv_heads = 8,
-                                     .dense_below = 25000,
-                                     .tuning = "dense_chunk=1024"});
+  const Context context("cuda:0");
+  for (const std::string kv_type : {"f16", "f8e4m3fn"}) {
+    check_scenario(context,
+                   {.spec = "head_dim=16 group=2 budget=64 page_size=64 q_type=f16 kv_type=" + kv_type,
+                    .lengths = {33001, 20000, 9000, 300},
+                    .kv_heads = 8,
+                    .dense_below = 25000,
+                    .tuning = "dense_chunk=1024"});
+  }
 }
 
 TEST_CASE("cuda: random scenarios") {
